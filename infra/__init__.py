@@ -1,0 +1,1 @@
+"""Everything that touches the outside: settings, storage, hashing, errors, DVC, local services."""

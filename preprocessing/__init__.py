@@ -1,0 +1,1 @@
+"""Raw files to harmonized samples to shards and manifest."""

@@ -1,0 +1,97 @@
+"""COCO compressed run-length encoding, in numpy.
+
+The training core runs on bare GPU machines without pycocotools, so the contract brings its own
+codec; tests hold it against pycocotools in both directions. Runs count pixels in column-major
+order, background first; each count is written as the difference to the count two before, in
+little-endian groups of five bits plus a continuation bit, offset by 48 (the COCO API's
+`rleToString`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+
+def encode(mask: NDArray[np.generic]) -> str:
+    """Encode a binary mask (height, width) as a COCO compressed RLE `counts` string."""
+    if mask.ndim != 2:
+        msg = f"an RLE is made of a 2D mask (height, width), found shape {mask.shape}"
+        raise ValueError(msg)
+    flat = np.asfortranarray(mask.astype(bool)).ravel(order="F")
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    bounds = np.concatenate(([0], edges, [flat.size]))
+    counts = np.diff(bounds)
+    if flat.size and flat[0]:
+        counts = np.concatenate(([0], counts))
+    return _counts_to_string(counts.astype(np.int64))
+
+
+def decode(counts: str, height: int, width: int) -> Mask:
+    """Decode a COCO compressed RLE to a bool mask (height, width).
+
+    Raises ValueError where the runs do not cover exactly height × width pixels.
+    """
+    runs = string_to_counts(counts)
+    if int(runs.sum()) != height * width:
+        msg = f"RLE covers {int(runs.sum())} pixels, the image has {height} x {width} = {height * width}"
+        raise ValueError(msg)
+    values = np.zeros(runs.size, dtype=bool)
+    values[1::2] = True
+    return np.repeat(values, runs).reshape((width, height)).T
+
+
+def area(counts: str) -> int:
+    """Number of foreground pixels, without decoding the mask."""
+    return int(string_to_counts(counts)[1::2].sum())
+
+
+def bbox_xyxy(mask: NDArray[np.generic]) -> tuple[int, int, int, int]:
+    """Tight box (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; zeros for an empty mask."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return (0, 0, 0, 0)
+    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+def string_to_counts(counts: str) -> NDArray[np.int64]:
+    """Run lengths (background first) of a compressed `counts` string."""
+    codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    if codes.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    last = np.flatnonzero((codes & 0x20) == 0)
+    if last.size == 0 or last[-1] != codes.size - 1:
+        msg = "RLE string ends inside a number"
+        raise ValueError(msg)
+    first = np.concatenate(([0], last[:-1] + 1))
+    position = np.arange(codes.size) - np.repeat(first, last - first + 1)
+    values = np.add.reduceat((codes & 0x1F) << (5 * position), first)
+    bits = 5 * (last - first + 1)
+    negative = (codes[last] & 0x10) != 0
+    values = np.where(negative, values - (np.int64(1) << bits), values)
+    # counts[i] = values[i] + counts[i - 2] from the fourth on: two running sums
+    runs = values.copy()
+    runs[1::2] = np.cumsum(values[1::2])
+    if runs.size > 2:
+        runs[2::2] = np.cumsum(values[2::2])
+    if (runs < 0).any():
+        msg = "RLE string holds a negative run"
+        raise ValueError(msg)
+    return runs
+
+
+def _counts_to_string(counts: NDArray[np.int64]) -> str:
+    values = counts.copy()
+    values[3:] -= counts[1:-2]
+    out = bytearray()
+    for value in values.tolist():
+        more = True
+        while more:
+            group = value & 0x1F
+            value >>= 5
+            more = value != -1 if group & 0x10 else value != 0
+            out.append((group | 0x20 if more else group) + 48)
+    return out.decode("ascii")

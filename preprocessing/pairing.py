@@ -1,0 +1,129 @@
+"""Find cases: match paths against a card's layouts and put equal case names together."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.errors import DataError
+from preprocessing.cards import DatasetCard, Layout, RawCase, SplitHint
+
+# What unpackers and desktops leave behind, and what every dataset may carry beside its data.
+COMMON_NOT_DATA = {
+    r"(.*/)?(README|LICEN[CS]E|CITATION|CHANGELOG)[^/]*": "a text about the dataset",
+    r"(.*/)?(\.DS_Store|Thumbs\.db|\._[^/]*)": "left by a desktop",
+    r"__MACOSX/.*": "left by a desktop",
+}
+
+
+@dataclass
+class _Found:
+    layout: Layout
+    images: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    readings: dict[str, list[str]] = field(default_factory=dict)
+    split: SplitHint = ""
+
+
+def files_below(root: Path) -> list[str]:
+    """Every file below `root`, relative, posix, sorted; DataError where the folder is missing."""
+    if not root.is_dir():
+        msg = f"the dataset's folder is missing: expected a folder at {root}"
+        raise DataError(msg)
+    found = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders.sort()
+        prefix = Path(folder).relative_to(root).as_posix()
+        found += [name if prefix == "." else f"{prefix}/{name}" for name in names]
+    return sorted(found)
+
+
+def find_cases(card: DatasetCard, root: Path) -> Iterator[RawCase]:
+    """The cases of `card` below `root`, sorted by case id. Orphans are cases too: see `RawCase`."""
+    yield from pair(card, files_below(root))
+
+
+def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:
+    """Pair relative paths by the card's layouts. A path belongs to the first expression that matches it."""
+    found: dict[str, _Found] = {}
+    patterns = [(layout, _compiled(layout)) for layout in card.layouts]
+    excluded = [re.compile(pattern) for pattern in card.not_data]
+    for file in files:
+        if any(pattern.fullmatch(file) for pattern in excluded):
+            continue
+        for layout, expressions in patterns:
+            if _claim(card, found, layout, expressions, file):
+                break
+    cases = [_case(card, key, item) for key, item in found.items()]
+    names = [case.case_id for case in cases]
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        msg = f"{card.name}: the card's expressions give several cases one name: {', '.join(twice[:3])}"
+        raise DataError(msg)
+    return sorted(cases, key=lambda case: case.case_id)
+
+
+def clean_id(text: str) -> str:
+    """A case id that is safe in paths and keys: letters, digits, dot, dash, underscore."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")
+
+
+def group_of(card: DatasetCard, case_id: str) -> str:
+    """The leakage unit of a case: group 1 of the card's expression, else the case itself."""
+    match = re.search(card.group, case_id) if card.group else None
+    return match.group(1) if match else case_id
+
+
+def why_not_data(card: DatasetCard, file: str) -> str | None:
+    """Why a file is no data by the card or by common sense, or None."""
+    for pattern, why in {**card.not_data, **COMMON_NOT_DATA}.items():
+        if re.fullmatch(pattern, file):
+            return why
+    return None
+
+
+def _compiled(layout: Layout) -> list[tuple[str, re.Pattern[str]]]:
+    listed = [("image", layout.image), ("label", layout.label), *layout.readings.items()]
+    return [(name, re.compile(pattern)) for name, pattern in listed if pattern]
+
+
+def _claim(
+    card: DatasetCard,
+    found: dict[str, _Found],
+    layout: Layout,
+    expressions: list[tuple[str, re.Pattern[str]]],
+    file: str,
+) -> bool:
+    for name, pattern in expressions:
+        match = pattern.fullmatch(file)
+        if match is None:
+            continue
+        item = found.setdefault(match["case"], _Found(layout))
+        if name == "image":
+            item.images.append(file)
+        elif name == "label":
+            item.labels.append(file)
+        else:
+            item.readings.setdefault(name, []).append(file)
+        part = match.groupdict().get("split")
+        if part:
+            item.split = card.official_split.get(part, "")
+        return True
+    return False
+
+
+def _case(card: DatasetCard, key: str, item: _Found) -> RawCase:
+    case_id = clean_id(key)
+    return RawCase(
+        case_id=case_id,
+        group=group_of(card, case_id),
+        images=tuple(item.images),
+        labels=tuple(item.labels),
+        readings=tuple((name, tuple(files)) for name, files in sorted(item.readings.items())),
+        split=item.split,
+        rule=item.layout.labels,
+        instances=item.layout.instances,
+    )

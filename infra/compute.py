@@ -1,0 +1,158 @@
+"""Ray: one head a run, and a map over cases that hands results on as they finish.
+
+Ray is imported when a session starts, never before: most commands do not need it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from infra.errors import SegfoundryError, ServiceError
+from infra.settings import Settings, load_settings
+from infra.storage import write_text
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+MapFunction = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+
+_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # with the default of 2 s every report of a worker costs 2 s
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_TEMPORARY_RECORD = "ray-temporary-folder"
+_TASK_RETRIES = 2
+
+
+def prepare_environment() -> None:
+    """Set what Ray reads at import; what the user has set stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def ray_session(state: Path, settings: Settings | None = None) -> Iterator[None]:
+    """A Ray session for the block: attached to `RAY_ADDRESS` where that is set, else a head of our own.
+
+    Our own head lives in a new temporary folder, so that neither another run's head nor a stale
+    address of a killed one is ever met. `state` is the workspace's `.segfoundry`, which remembers
+    that folder: `remove_stale_temporary` clears it after a kill. Inside a session, this adds nothing.
+    """
+    prepare_environment()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    settings = settings or load_settings()
+    address = os.environ.get("RAY_ADDRESS", "")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    temporary: Path | None = None
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            remove_stale_temporary(state)
+            temporary = Path(tempfile.mkdtemp(prefix="sf-"))  # short: Unix sockets in it have 107 characters
+            write_text(state / _TEMPORARY_RECORD, str(temporary))
+            ray.init(
+                num_cpus=settings.cpus,
+                include_dashboard=False,
+                object_store_memory=settings.object_store_bytes,
+                _temp_dir=str(temporary),
+                **quiet,
+            )
+    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+        where = f"at RAY_ADDRESS={address}" if address else f"on this machine ({settings.cpus} CPUs)"
+        msg = f"Ray does not start {where}: {error}. `segfoundry doctor` says more."
+        raise ServiceError(msg) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+            (state / _TEMPORARY_RECORD).unlink(missing_ok=True)
+
+
+def remove_stale_temporary(state: Path) -> None:
+    """Remove the temporary folder of a Ray head that a killed run left; its processes are reaped before."""
+    record = state / _TEMPORARY_RECORD
+    if not record.is_file():
+        return
+    folder = Path(record.read_text(encoding="utf-8"))
+    if folder.name.startswith("sf-") and folder.parent == Path(tempfile.gettempdir()):
+        shutil.rmtree(folder, ignore_errors=True)
+    record.unlink(missing_ok=True)
+
+
+def ray_map(
+    function: Callable[[Item], Result], items: Iterable[Item], *, max_in_flight: int | None = None
+) -> Iterator[Result]:
+    """Apply `function` to each item in Ray workers; yield results as they finish, in any order.
+
+    At most `max_in_flight` items (default: CPUs of the cluster + 1) are out at a time, so neither a
+    long dataset nor a slow reader of the results fills memory. A worker that dies is replaced and its
+    item tried again; after the last retry a `ServiceError` names the item. An error raised by
+    `function` is raised here as it was.
+    """
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    if not ray.is_initialized():
+        msg = "ray_map needs a Ray session: call it inside `ray_session`"
+        raise ServiceError(msg)
+    bound = max_in_flight or int(ray.cluster_resources().get("CPU", 1)) + 1
+    # SPREAD has no meaning on one node and keeps nodes of a cluster evenly busy
+    task = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES, scheduling_strategy="SPREAD")(_apply)
+    shared = ray.put(function)
+    out: dict[Any, Item] = {}
+    source = iter(items)
+    exhausted = False
+    try:
+        while True:
+            while not exhausted and len(out) < bound:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    exhausted = True
+                else:
+                    out[task.remote(shared, item)] = item
+            if not out:
+                return
+            done, _ = ray.wait(list(out), num_returns=1)
+            for reference in done:
+                item = out.pop(reference)
+                try:
+                    result: Result = ray.get(reference)
+                except RayTaskError as error:
+                    cause = error.cause
+                    if isinstance(cause, SegfoundryError):
+                        raise cause from None
+                    raise
+                except RayError as error:
+                    msg = f"a worker died {_TASK_RETRIES + 1} times on {str(item)[:200]}: {error}"
+                    raise ServiceError(msg) from error
+                yield result
+    finally:
+        for reference in out:
+            ray.cancel(reference, force=False)
+
+
+def _apply(function: Callable[[Any], Any], item: Any) -> Any:
+    return function(item)
+
+
+def plain_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """The same map in this process: for tests, and for a handful of cases."""
+    yield from map(function, items)

@@ -1,0 +1,131 @@
+"""`params.yaml`, checked: an unknown key or a bad value is one message that names file, key, expected, found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from infra.errors import UsageError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: a key that nobody reads is a mistake, so it is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Harmonize(Section):
+    """Rules of the harmonization that hold for every dataset."""
+
+    orientation: Annotated[str, Field(pattern="^[LR][AP][SI]$")]
+    min_object_area_px: Annotated[int, Field(ge=1)]
+
+
+class Shards(Section):
+    """How rows are laid in files."""
+
+    target_bytes: Annotated[int, Field(ge=1024)]
+
+
+class Splits(Section):
+    """The keyed hash that puts a group in train, val or test."""
+
+    key: Annotated[str, Field(min_length=1)]
+    val: Fraction
+    test: Fraction
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> Splits:
+        if self.val + self.test >= 1:
+            msg = "val + test must be below 1, so that some groups are left to train on"
+            raise ValueError(msg)
+        return self
+
+
+class Train(Section):
+    """What `training.launch.run_training` is told."""
+
+    recipe: Annotated[str, Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=0)]
+    workers: Annotated[int, Field(ge=1)]
+    start: str
+
+
+class Evaluate(Section):
+    """What `training.launch.run_evaluation` is told."""
+
+    split: Literal["train", "val", "test"]
+    max_samples_per_dataset: Annotated[int, Field(ge=0)]
+
+
+class Gate(Section):
+    """The bar for `@champion`; the registry reads it (`registry.gate`)."""
+
+    min_dice_text: Fraction
+    min_gain_over_start: Annotated[float, Field(ge=-1, le=1)]
+    max_score_absent: Fraction
+    max_loss_per_dataset: Fraction
+
+
+class Params(Section):
+    """The whole file."""
+
+    datasets: Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]], Field(min_length=1)]
+    harmonize: Harmonize
+    shards: Shards
+    splits: Splits
+    train: Train
+    evaluate: Evaluate
+    gate: Gate
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Params:
+        twice = sorted({name for name in self.datasets if self.datasets.count(name) > 1})
+        if twice:
+            msg = f"a dataset is named once, found twice: {', '.join(twice)}"
+            raise ValueError(msg)
+        return self
+
+    def section(self, *names: str) -> dict[str, Any]:
+        """The named sections as plain values, as the other folders take them."""
+        return self.model_dump(include=set(names))
+
+
+def load_params(path: Path) -> Params:
+    """Read and check `path`; `UsageError` with file, key, expected and found where it is wrong."""
+    if not path.is_file():
+        msg = f"{path}: no such file; expected the params.yaml of a workspace"
+        raise UsageError(msg)
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        msg = f"{path}: not YAML: {' '.join(str(error).split())}"
+        raise UsageError(msg) from error
+    return check_params(value, str(path))
+
+
+def check_params(value: Any, where: str) -> Params:
+    """Check an already read value; `where` is the file to name in the message."""
+    try:
+        return Params.model_validate(value)
+    except ValidationError as error:
+        raise UsageError(_explain(error, where)) from error
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        found = "nothing" if item["type"] == "missing" else repr(item.get("input"))
+        if item["type"] == "extra_forbidden":
+            expected = "no such key"
+        else:
+            expected = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        lines.append(f"{where}: {key}: expected {expected}, found {found[:120]}")
+    return "\n".join(lines)

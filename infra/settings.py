@@ -1,0 +1,69 @@
+"""Facts about this machine and its secrets: `SEGFOUNDRY_*` environment variables, read once.
+
+Science knobs live in `params.yaml`, facts about a dataset in its card. Nothing here may change what a
+DVC stage writes, except the pseudonym key, which is a secret and therefore no file of the repository.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.errors import UsageError
+
+PREFIX = "SEGFOUNDRY_"
+
+
+class Settings(BaseSettings):
+    """What the environment says about this machine."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+
+    mirror: str = Field(default="", description="folder or fsspec URL with one folder per dataset")
+    workspace: str = Field(default="", description="the workspace where no --workspace is given")
+    offline: bool = Field(default=False, description="never open a network connection for data")
+    pseudonym_key: str = Field(default="", description="secret that group identifiers are hashed with")
+    max_download_bytes: int = Field(default=2_000_000_000, ge=0, description="largest official download, bytes")
+    num_cpus: int = Field(default=0, ge=0, description="logical CPUs Ray may use; 0: all")
+    object_store_bytes: int = Field(default=256 * 1024 * 1024, ge=80 * 1024 * 1024)
+    case_timeout_s: float = Field(default=600.0, gt=0, description="longest one case may take to ingest")
+    concurrent_datasets: int = Field(default=3, ge=1, description="datasets ingested at the same time")
+
+    @field_validator("mirror")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        """A relative folder means: from where the user stands, also inside a Ray or DVC process."""
+        return value if not value or "://" in value else str(Path(value).expanduser().resolve())
+
+    @property
+    def cpus(self) -> int:
+        """Logical CPUs for Ray: what is asked for, else all that this process may run on; at least 2.
+
+        Two because Ray Train runs two workers: on one core they share it rather than wait for ever.
+        """
+        found = self.num_cpus or len(os.sched_getaffinity(0))
+
+
+def load_settings() -> Settings:
+    """Read the environment; a bad value is a `UsageError` that names the variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        msg = f"environment variable {name}: {first['msg']}, found {first.get('input')!r}. Set it right or unset it."
+        raise UsageError(msg) from error
+
+
+def tracking_uri(workspace: Path) -> str:
+    """Where MLflow writes: `MLFLOW_TRACKING_URI`, else a sqlite file in the workspace."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "") or f"sqlite:///{(workspace / 'mlflow.db').resolve()}"
+
+
+def resolve_workspace(option: Path | None, fallback: str) -> Path:
+    """`--workspace`, else `SEGFOUNDRY_WORKSPACE`, else `workspaces/<fallback>` under the current folder."""
+    chosen = option or Path(load_settings().workspace or Path("workspaces") / fallback)
+    return chosen.expanduser().resolve()

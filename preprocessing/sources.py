@@ -1,0 +1,218 @@
+"""Where a dataset comes from: the mirror, else its official address, else nowhere, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from infra.errors import SegfoundryError, UsageError
+from infra.remote import is_remote, list_folders, needs_network, sync_folder
+from preprocessing.cards import DatasetCard, Official
+from preprocessing.download import Timeouts, download, unpack
+from preprocessing.inventory import IGNORED, read_inventory, scan, write_inventory
+
+__all__ = ["Located", "forget", "locate", "read_inventory", "scan", "write_inventory"]
+
+PROBE_SECONDS = 3.0
+REMEMBER_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where `dataset` was found. `path` is its folder here, None where it is missing; `reason` says why so."""
+
+    dataset: str
+    kind: Literal["mirror", "official", "missing"]
+    path: Path | None
+    reason: str
+
+
+def locate(card: DatasetCard, *, mirror: str | None, downloads: Path, offline: bool, max_bytes: int) -> Located:
+    """Find `card`'s files, fetching them below `downloads` where that is needed and allowed.
+
+    `mirror` is a folder or fsspec URL with one folder per dataset, named as the card in any case of
+    letters; `max_bytes` bounds what may be downloaded for this dataset. Raises UsageError for a
+    mirror that does not exist, ServiceError for a remote mirror that breaks off. An official address
+    that fails makes the dataset missing: the reason says what happened.
+    """
+    reasons: list[str] = []
+    if mirror:
+        found = _in_mirror(card.name, mirror, downloads, offline, max_bytes)
+        if found.path is not None:
+            return found
+        reasons.append(found.reason)
+    else:
+        reasons.append("no mirror is set (SEGFOUNDRY_MIRROR)")
+    found = _official(card, downloads, offline, max_bytes)
+    return Located(card.name, found.kind, found.path, "; ".join([*reasons, found.reason]))
+
+
+def forget() -> None:
+    """Forget which hosts and remote mirrors were asked lately."""
+    _probes.clear()
+    _listings.clear()
+
+
+def _in_mirror(name: str, mirror: str, downloads: Path, offline: bool, max_bytes: int) -> Located:
+    if is_remote(mirror):
+        return _in_remote_mirror(name, mirror.rstrip("/"), downloads, offline, max_bytes)
+    root = Path(unquote(urlsplit(mirror).path)) if "://" in mirror else Path(mirror).expanduser()
+    if not root.is_dir():
+        msg = f"SEGFOUNDRY_MIRROR={mirror}: expected a folder with one folder per dataset, found none. Fix or unset it"
+        raise UsageError(msg)
+    folder = _match(name, [each.name for each in root.iterdir() if each.is_dir()], mirror)
+    if folder is None:
+        return Located(name, "missing", None, f"the mirror has no folder {name}")
+    if not any(each.is_file() and each.name not in IGNORED for each in (root / folder).rglob("*")):
+        return Located(name, "missing", None, f"the mirror's folder {folder} is empty")
+    return Located(name, "mirror", (root / folder).resolve(), "found in the mirror")
+
+
+def _in_remote_mirror(name: str, mirror: str, downloads: Path, offline: bool, max_bytes: int) -> Located:
+    cache = downloads / "mirror" / hashlib.sha256(mirror.encode()).hexdigest()[:12]
+    if offline and needs_network(mirror):
+        # a copy counts once its last file has come: the mark is written after the sync
+        if _complete(cache / name).is_file():
+            return Located(name, "mirror", cache / name, "offline: the local copy of the mirror is used")
+        return Located(name, "missing", None, f"offline: {mirror} is not asked and no local copy is complete")
+    folder = _match(name, _listings.get(mirror, lambda: list_folders(mirror)), mirror)
+    if folder is None:
+        return Located(name, "missing", None, f"the mirror has no folder {name}")
+    _complete(cache / name).unlink(missing_ok=True)
+    done = sync_folder(f"{mirror}/{folder}", cache / name, max_bytes=max_bytes)
+    if not done.files:
+        return Located(name, "missing", None, f"the mirror's folder {folder} is empty")
+    _complete(cache / name).touch()
+    said = f"found in the mirror {mirror}: {done.copied} of {done.files} files copied ({_size(done.bytes)})"
+    return Located(name, "mirror", cache / name, said)
+
+
+def _complete(copy: Path) -> Path:
+    return copy.with_name(f".{copy.name}.complete")
+
+
+def _match(name: str, folders: list[str], mirror: str) -> str | None:
+    """The folder whose name is `name` in any case of letters; the exact spelling wins."""
+    if name in folders:
+        return name
+    same = sorted(each for each in folders if each.casefold() == name.casefold())
+    if len(same) > 1:
+        msg = f"SEGFOUNDRY_MIRROR={mirror}: expected one folder for {name}, found {', '.join(same)}. Rename all but one"
+        raise UsageError(msg)
+    return same[0] if same else None
+
+
+def _official(card: DatasetCard, downloads: Path, offline: bool, max_bytes: int) -> Located:
+    def missing(reason: str) -> Located:
+        return Located(card.name, "missing", None, reason)
+
+    official = card.official
+    if official is None:
+        return missing("no official address without a login")
+    folder = downloads / "official" / card.name
+    files = folder / "files"
+    if files.is_dir():
+        return _inside(card.name, official, files, f"downloaded earlier from {official.url}")
+    if offline:
+        return missing(f"offline: {official.url} is not asked")
+    if official.bytes > max_bytes:
+        return missing(f"needs {_size(official.bytes)}, limit {_size(max_bytes)} ({official.url})")
+    silent = _probes.get(_origin(official.url), lambda: _probe(official.url))
+    if silent:
+        return missing(silent)
+    archive = folder / (Path(unquote(urlsplit(official.url).path)).name or "archive")
+    timeouts = Timeouts(connect_s=PROBE_SECONDS)
+    try:
+        got = download(official.url, archive, sha256=official.sha256, expected_bytes=official.bytes, timeouts=timeouts)
+        if official.unpack == "none":
+            _alone(archive, files)
+        else:
+            unpack(archive, files, official.unpack)
+            archive.unlink()  # its digest stays recorded; twice the disk buys nothing
+    except SegfoundryError as failed:
+        return missing(f"the official address failed: {failed}")
+    checked = "SHA-256 as published" if official.sha256 else f"no SHA-256 is published, recorded {got.sha256}"
+    return _inside(card.name, official, files, f"downloaded from {official.url} ({checked})")
+
+
+def _inside(name: str, official: Official, files: Path, reason: str) -> Located:
+    """The data's folder inside what was unpacked."""
+    folder = files / official.root
+    if not folder.is_dir():
+        return Located(name, "missing", None, f"{official.url} has no folder {official.root!r} inside: check the card")
+    return Located(name, "official", folder, reason)
+
+
+def _alone(file: Path, folder: Path) -> None:
+    """Make `folder` hold `file` alone; the rename says that it is complete."""
+    temporary = folder.with_name(f".{folder.name}.alone")
+    temporary.mkdir(exist_ok=True)
+    file.replace(temporary / file.name)
+    temporary.replace(folder)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _probe(url: str) -> str:
+    """Why `url`'s host cannot be reached, or "" where it answers anything at all, within `PROBE_SECONDS`."""
+    said: list[str] = []
+
+    def ask() -> None:
+        try:
+            httpx.head(_origin(url), timeout=PROBE_SECONDS)
+            said.append("")
+        except (httpx.HTTPError, httpx.InvalidURL) as failed:
+            said.append(f"{_origin(url)} cannot be reached ({type(failed).__name__}: {failed})")
+
+    # Looking up a name has no timeout of its own: the thread is left behind where it hangs.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PROBE_SECONDS)
+    return said[0] if said else f"{_origin(url)} cannot be reached (no answer within {PROBE_SECONDS:.0f} s)"
+
+
+def _size(count: int) -> str:
+    for unit, factor in (("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)):
+        if count >= factor:
+            return f"{count / factor:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{count} B"
+
+
+T = TypeVar("T")
+
+
+class _Remembered(Generic[T]):
+    """Answers kept for two minutes: ten datasets on one dead host cost one probe, a long-lived server asks again."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str, tuple[float, T]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: str, ask: Callable[[], T]) -> T:
+        """The answer for `key`, asked at most once in `REMEMBER_SECONDS`."""
+        with self._lock:
+            kept = self._answers.get(key)
+            if kept is None or time.monotonic() - kept[0] > REMEMBER_SECONDS:
+                kept = (time.monotonic(), ask())
+                self._answers[key] = kept
+            return kept[1]
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        with self._lock:
+            self._answers.clear()
+
+
+_probes: _Remembered[str] = _Remembered()
+_listings: _Remembered[list[str]] = _Remembered()

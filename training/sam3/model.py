@@ -1,0 +1,162 @@
+"""SAM3 for fine-tuning, on transformers' `Sam3Model`.
+
+What the subclass adds (the facts are in docs/training.md): outputs of every decoder layer for the
+auxiliary losses; one image with many prompts (vision once, head once a prompt); the geometry
+encoder's CLS token in text-only calls, as the official model has it; RoIAlign without torchvision.
+The state_dict is transformers' own, name by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers.models.sam3.configuration_sam3 import Sam3Config
+from transformers.models.sam3.modeling_sam3 import (
+    Sam3GeometryEncoder,
+    Sam3Model,
+    inverse_sigmoid,
+)
+
+from training.sam3.boxes import cxcywh_to_xyxy
+from training.sam3.roi_align import roi_align
+
+PADDING_LABEL = -10
+"""Label of a box that is not there; transformers masks it out and keeps the CLS token."""
+
+
+@dataclass
+class ImageFeatures:
+    """What the vision encoder says of a batch of images: levels from fine to coarse."""
+
+    levels: tuple[Tensor, ...]  # each (images, channels, height, width)
+    positions: tuple[Tensor, ...]
+
+
+@dataclass
+class TextFeatures:
+    """Text prompts after the encoder and the projection to the model's width."""
+
+    features: Tensor  # (prompts, tokens, channels)
+    mask: Tensor  # (prompts, tokens) bool, True = a real token
+
+
+@dataclass
+class Predictions:
+    """Head outputs for a pack of prompts; the first axis of layered tensors is the decoder layer."""
+
+    logits: Tensor  # (layers, prompts, queries)
+    boxes_cxcywh: Tensor  # (layers, prompts, queries, 4), normalised
+    presence: Tensor  # (layers, prompts)
+    masks: Tensor  # (prompts, queries, height, width) logits, last layer
+    semantic: Tensor  # (prompts, height, width) logits
+
+
+class GeometryEncoder(Sam3GeometryEncoder):
+    """transformers' box prompt encoder with our RoIAlign in place of torchvision's."""
+
+    def _encode_boxes(
+        self, boxes: Tensor, boxes_mask: Tensor, boxes_labels: Tensor, vision_features: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        prompts, count = boxes.shape[:2]
+        height, width = vision_features.shape[-2:]
+        scale = boxes.new_tensor([width, height, width, height])
+        sampled = roi_align(vision_features.float(), cxcywh_to_xyxy(boxes.float()) * scale, self.roi_size)
+        pooled = self.boxes_pool_project(sampled.flatten(0, 1).to(vision_features.dtype))
+        cx, cy, w, h = (part.flatten() for part in boxes.unbind(-1))
+        encoded = self._encode_box_coordinates(cx, cy, w, h).view(prompts, count, -1)
+        embedded = (
+            self.boxes_direct_project(boxes)
+            + pooled.view(prompts, count, self.hidden_size)
+            + self.boxes_pos_enc_project(encoded.to(boxes.dtype))
+            + self.label_embed(boxes_labels.long())
+        )
+        return embedded, boxes_mask
+
+
+class PromptableSam3(Sam3Model):
+    """SAM3's image model, split into its three stages so that a prompt costs only its own head."""
+
+    def __init__(self, config: Sam3Config) -> None:
+        super().__init__(config)
+        self.geometry_encoder = GeometryEncoder(config.geometry_encoder_config)
+
+    def encode_images(self, pixel_values: Tensor) -> ImageFeatures:
+        """Features of images (images, 3, size, size), normalised to -1..1."""
+        vision = self.vision_encoder(pixel_values)
+        # the last, 0.5x level is computed and dropped by the official model too
+        return ImageFeatures(tuple(vision.fpn_hidden_states[:-1]), tuple(vision.fpn_position_encoding[:-1]))
+
+    def encode_text(self, input_ids: Tensor) -> TextFeatures:
+        """Features of token ids (prompts, 32); id 0 is padding, as in the official encoder."""
+        mask = input_ids != 0
+        return TextFeatures(self.get_text_features(input_ids, attention_mask=mask.long()).pooler_output, mask)
+
+    def decode(
+        self,
+        images: ImageFeatures,
+        text: TextFeatures,
+        image_of_prompt: Tensor,
+        text_of_prompt: Tensor,
+        boxes_cxcywh: Tensor | None = None,
+        box_labels: Tensor | None = None,
+    ) -> Predictions:
+        """Run the head for a pack of prompts.
+
+        Args:
+            images: features of the images.
+            text: features of the distinct texts.
+            image_of_prompt: (prompts,) index into the images.
+            text_of_prompt: (prompts,) index into the texts.
+            boxes_cxcywh: (prompts, boxes, 4), normalised; None for text alone.
+            box_labels: (prompts, boxes): 1 positive, 0 negative, -10 not there.
+        """
+        levels = [level[image_of_prompt] for level in images.levels]
+        positions = [position.expand(len(level), -1, -1, -1) for position, level in zip(images.positions, levels, strict=True)]
+        text_features = text.features[text_of_prompt]
+        text_mask = text.mask[text_of_prompt]
+        count = len(image_of_prompt)
+        if boxes_cxcywh is None or box_labels is None:
+            boxes_cxcywh = text_features.new_zeros(count, 1, 4)
+            box_labels = torch.full((count, 1), PADDING_LABEL, dtype=torch.long, device=text_features.device)
+        there = box_labels != PADDING_LABEL
+        geometry = self.geometry_encoder(
+            box_embeddings=boxes_cxcywh,
+            box_mask=there,
+            box_labels=torch.where(there, box_labels, 0),
+            img_feats=levels,
+            img_pos_embeds=positions,
+        )
+        prompt = torch.cat([text_features, geometry.last_hidden_state], dim=1)
+        prompt_mask = torch.cat([text_mask, geometry.attention_mask.bool()], dim=1)
+        encoded = self.detr_encoder(
+            vision_features=[levels[-1]],
+            text_features=prompt,
+            vision_pos_embeds=[positions[-1]],
+            text_mask=prompt_mask,
+        )
+        decoded = self.detr_decoder(
+            vision_features=encoded.last_hidden_state,
+            text_features=prompt,
+            vision_pos_encoding=encoded.pos_embeds_flattened,
+            text_mask=prompt_mask,
+            spatial_shapes=encoded.spatial_shapes,
+        )
+        hidden = decoded.intermediate_hidden_states
+        boxes = (inverse_sigmoid(decoded.reference_boxes) + self.detr_decoder.box_head(hidden)).sigmoid()
+        logits = self.dot_product_scoring(decoder_hidden_states=hidden, text_features=prompt, text_mask=prompt_mask)
+        masks = self.mask_decoder(
+            decoder_queries=hidden[-1],
+            backbone_features=levels,
+            encoder_hidden_states=encoded.last_hidden_state,
+            prompt_features=prompt,
+            prompt_mask=prompt_mask,
+        )
+        return Predictions(
+            logits=logits.squeeze(-1),
+            boxes_cxcywh=boxes,
+            presence=decoded.presence_logits.squeeze(-1),
+            masks=masks.pred_masks,
+            semantic=masks.semantic_seg.squeeze(1),
+        )

@@ -1,0 +1,199 @@
+"""Prepared samples to training batches, without losing place.
+
+Each sample's prompts and augmentation are drawn from a generator keyed by (seed, global position),
+so a batch depends on the step alone: not on the worker that makes it, nor on what was read before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from training.order import GlobalOrder, positions_of
+from training.prepared import PreparedSamples
+from training.recipes import Recipe
+from training.sam3.boxes import boxes_of_masks, xyxy_to_cxcywh
+from training.sam3.losses import Targets
+from training.sam3.model import PADDING_LABEL
+from training.sam3.tokenizer import PromptTokenizer
+
+MOST_PROMPT_BOXES = 3
+_SIDED = ("left", "right")
+# where a picture has no up and down, a quarter turn is as good a picture
+_NO_ORIENTATION = ("microscopy", "histopathology", "dermoscopy")
+
+
+@dataclass
+class Batch:
+    """One step of one rank. Prompts are packed: `image_of_prompt` says whose they are."""
+
+    pixel_values: Tensor  # (images, 3, size, size), -1..1
+    input_ids: Tensor  # (distinct texts, 32)
+    image_of_prompt: Tensor  # (prompts,)
+    text_of_prompt: Tensor  # (prompts,)
+    boxes_cxcywh: Tensor  # (prompts, boxes, 4), normalised
+    box_labels: Tensor  # (prompts, boxes)
+    targets: Targets
+    sample_ids: list[str]
+
+
+@dataclass
+class _Prompted:
+    image: Tensor  # (3, size, size) 0..1
+    texts: list[str]
+    semantic: Tensor  # (prompts, size, size) 0..1
+    instances: list[Tensor]  # per prompt (instances, mask size, mask size) 0..1
+    boxed: list[bool]
+    sample_id: str
+
+
+class BatchStream(IterableDataset[Batch]):
+    """Endless batches of one rank from `first_step` on."""
+
+    def __init__(
+        self,
+        samples: PreparedSamples,
+        wording: dict[str, list[str]],
+        recipe: Recipe,
+        tokenizer: PromptTokenizer,
+        *,
+        rank: int,
+        world_size: int,
+        first_step: int,
+    ) -> None:
+        """`wording` gives each concept's prompts, the canonical one first."""
+        super().__init__()
+        self._samples, self._wording, self._recipe, self._tokenizer = samples, wording, recipe, tokenizer
+        self._rank, self._world_size, self._first_step = rank, world_size, first_step
+        self._order = GlobalOrder(samples.sizes, recipe.temperature, recipe.seed)
+
+    def __iter__(self) -> Iterator[Batch]:
+        step = self._first_step
+        while True:
+            places = positions_of(step, self._recipe.global_batch, self._rank, self._world_size)
+            yield self._collate([self._sample(position) for position in places])
+            step += 1
+
+    def _sample(self, position: int) -> _Prompted:
+        recipe = self._recipe
+        index = self._order[position]
+        entry = self._samples.entries[index][0]
+        draw = np.random.default_rng([recipe.seed, 3, position])
+        present = sorted(entry["concepts"])
+        absent = sorted(entry["absent"])
+        # one true negative where there is one, so that "absent" is learned as often as "present"
+        negatives = 1 if absent and (not present or draw.random() < 0.7) else 0
+        chosen = [str(name) for name in draw.permutation(present)[: max(recipe.prompts_per_image - negatives, 0)]]
+        missing = max(recipe.prompts_per_image - len(chosen), 0) if not present else negatives
+        chosen += [str(name) for name in draw.permutation(absent)[:missing]]
+
+        pixels = torch.from_numpy(np.array(self._samples.image(index))).permute(2, 0, 1).float() / 255
+        image = pixels.expand(3, -1, -1)
+        size, cells = recipe.image_size, recipe.mask_size
+        maps, instances = [], []
+        for concept in chosen:
+            if concept in entry["concepts"]:
+                union, parts = self._samples.concept(index, concept)
+                maps.append(torch.from_numpy(np.array(union)).float() / 255)
+                instances.append(torch.from_numpy(np.array(parts)).float() / 255)
+            else:
+                maps.append(torch.zeros(size, size))
+                instances.append(torch.zeros(0, cells, cells))
+        semantic = torch.stack(maps) if maps else torch.zeros(0, size, size)
+        if recipe.augment:
+            image, semantic, instances = self._augment(image, semantic, instances, chosen, entry["modality"], draw)
+        texts = [self._word(concept, draw) for concept in chosen]
+        boxed = [bool(draw.random() < recipe.box_prompt_share) for _ in chosen]
+        return _Prompted(image, texts, semantic, instances, boxed, entry["sample_id"])
+
+    def _word(self, concept: str, draw: np.random.Generator) -> str:
+        words = self._wording.get(concept) or [concept]
+        if len(words) > 1 and draw.random() < self._recipe.synonym_share:
+            return words[int(draw.integers(1, len(words)))]
+        return words[0]
+
+    def _augment(
+        self,
+        image: Tensor,
+        semantic: Tensor,
+        instances: list[Tensor],
+        concepts: list[str],
+        modality: str,
+        draw: np.random.Generator,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        knobs = self._recipe.augment
+        zoom = math.exp(draw.uniform(-knobs["zoom"], knobs["zoom"]))
+        angle = math.radians(draw.uniform(-knobs["rotate_degrees"], knobs["rotate_degrees"]))
+        free = any(word in modality.lower() for word in _NO_ORIENTATION)
+        if free:
+            angle += math.pi / 2 * int(draw.integers(4))
+        sided = any(word in _SIDED for concept in concepts for word in concept.split())
+        mirror = -1.0 if not sided and draw.random() < knobs["flip"] else 1.0
+        shift = draw.uniform(-knobs["shift"], knobs["shift"], 2)
+        cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+        matrix = torch.tensor([[[cos * mirror, -sin, shift[0]], [sin * mirror, cos, shift[1]]]], dtype=torch.float32)
+
+        def warp(stack: Tensor) -> Tensor:
+            grid = F.affine_grid(matrix, [1, 1, *stack.shape[-2:]], align_corners=False)
+            return F.grid_sample(stack.unsqueeze(0), grid, align_corners=False).squeeze(0)
+
+        both = warp(torch.cat([image, semantic]))
+        image, semantic = both[:3], both[3:]
+        cells = torch.cat(instances) if instances else torch.zeros(0, 1, 1)
+        if len(cells):
+            counts = [len(part) for part in instances]
+            instances = list(warp(cells).split(counts))
+        gain = 1 + draw.uniform(-knobs["contrast"], knobs["contrast"])
+        bias = draw.uniform(-knobs["brightness"], knobs["brightness"])
+        middle = image.mean()
+        return ((image - middle) * gain + middle + bias).clamp(0, 1), semantic, instances
+
+    def _collate(self, samples: list[_Prompted]) -> Batch:
+        texts = sorted({text for sample in samples for text in sample.texts})
+        place = {text: number for number, text in enumerate(texts)}
+        image_of, text_of, semantic = [], [], []
+        masks, owners, boxes = [], [], []
+        prompt_boxes, prompt_labels = [], []
+        for number, sample in enumerate(samples):
+            for text, union, parts, boxed in zip(
+                sample.texts, sample.semantic, sample.instances, sample.boxed, strict=True
+            ):
+                prompt = len(image_of)
+                image_of.append(number)
+                text_of.append(place[text])
+                semantic.append(union)
+                visible = parts[parts.flatten(1).amax(1) > 0.5] if len(parts) else parts
+                around = xyxy_to_cxcywh(boxes_of_masks(visible))
+                masks.append(visible)
+                boxes.append(around)
+                owners.extend([prompt] * len(visible))
+                given = torch.zeros(MOST_PROMPT_BOXES, 4)
+                labels = torch.full((MOST_PROMPT_BOXES,), PADDING_LABEL)
+                if boxed and len(visible):
+                    shown = around[:MOST_PROMPT_BOXES]
+                    given[: len(shown)] = shown
+                    labels[: len(shown)] = 1
+                prompt_boxes.append(given)
+                prompt_labels.append(labels)
+        return Batch(
+            pixel_values=(torch.stack([sample.image for sample in samples]) - 0.5) / 0.5,
+            input_ids=self._tokenizer(texts),
+            image_of_prompt=torch.tensor(image_of),
+            text_of_prompt=torch.tensor(text_of),
+            boxes_cxcywh=torch.stack(prompt_boxes),
+            box_labels=torch.stack(prompt_labels),
+            targets=Targets(
+                boxes_cxcywh=torch.cat(boxes),
+                prompt=torch.tensor(owners, dtype=torch.long),
+                masks=torch.cat(masks),
+                semantic=torch.stack(semantic),
+            ),
+            sample_ids=[sample.sample_id for sample in samples],
+        )

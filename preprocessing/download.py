@@ -66,13 +66,15 @@ def download(
     *,
     sha256: str | None,
     expected_bytes: int | None,
+    max_bytes: int | None = None,
     timeouts: Timeouts | None = None,
     progress: Progress | None = None,
 ) -> Downloaded:
     """Fetch `url` into `target` and return its digest; a file already there and right is not fetched again.
 
-    `sha256` is the published digest (lower-case hex) or None; `expected_bytes` is the most the file
-    may hold, and its exact size where neither a digest nor the server's own length says more.
+    `sha256` is the published digest (lower-case hex) or None. `expected_bytes` is the published size or
+    None: a larger file is refused, and where neither a digest nor the server's own length says when
+    the file is whole, this size does. `max_bytes` is what the caller is ready to take at most.
     `progress(done, total)` is told bytes. Raises DataError for what can never become right (wrong
     bytes, too large, 404) and ServiceError for an address that cannot be reached in time.
     """
@@ -86,7 +88,9 @@ def download(
                 return Downloaded(target, found, target.stat().st_size, 0, fetched=False)
             logger.warning("%s changed on disk since it was downloaded: fetched again", target)
         deadline = time.monotonic() + timeouts.total_s
-        resumed_from = _fetch(_Job(url, target, expected_bytes, sha256 is not None, timeouts, progress, deadline))
+        resumed_from = _fetch(
+            _Job(url, target, expected_bytes, max_bytes, sha256 is not None, timeouts, progress, deadline)
+        )
         part = _part(target)
         found = sha256_file(part)
         if wanted is not None and found != wanted:
@@ -107,7 +111,8 @@ class _Job:
 
     url: str
     target: Path
-    limit: int | None
+    expected_bytes: int | None
+    max_bytes: int | None
     has_digest: bool
     timeouts: Timeouts
     progress: Progress | None
@@ -167,7 +172,7 @@ def _stream(client: httpx.Client, job: _Job, start: int) -> int:
             start = 0  # the server ignores Range, or the file has changed: the answer is the whole file
         _refuse_larger(job, total)
         if total is None and not job.has_digest:
-            total = job.limit
+            total = job.expected_bytes
         write_json(_state(job.target), {"url": job.url, "version": _version(answer), "bytes": total})
         done = start
         with _part(job.target).open("r+b" if start else "wb") as handle:
@@ -213,10 +218,12 @@ def _check_answer(answer: httpx.Response, url: str) -> None:
 
 
 def _refuse_larger(job: _Job, found: int | None) -> None:
-    if job.limit is not None and found is not None and found > job.limit:
+    """DataError, and nothing kept, where `found` bytes are more than expected or allowed."""
+    limits = [limit for limit in (job.expected_bytes, job.max_bytes) if limit is not None]
+    if found is not None and limits and found > min(limits):
         _discard_part(job.target)
-        msg = f"{job.url}: expected at most {job.limit} bytes, found {found}. Nothing was kept; check the card's size"
-        raise DataError(msg)
+        msg = f"{job.url}: expected at most {min(limits)} bytes, found {found}. Nothing was kept"
+        raise DataError(f"{msg}; check the card's size and the limit")
 
 
 def _length(answer: httpx.Response) -> int | None:

@@ -131,7 +131,14 @@ def _official(card: DatasetCard, downloads: Path, offline: bool, max_bytes: int)
     archive = folder / (Path(unquote(urlsplit(official.url).path)).name or "archive")
     timeouts = Timeouts(connect_s=PROBE_SECONDS)
     try:
-        got = download(official.url, archive, sha256=official.sha256, expected_bytes=official.bytes, timeouts=timeouts)
+        got = download(
+            official.url,
+            archive,
+            sha256=official.sha256,
+            expected_bytes=official.bytes or None,
+            max_bytes=max_bytes,
+            timeouts=timeouts,
+        )
         if official.unpack == "none":
             _alone(archive, files)
         else:

@@ -1,0 +1,246 @@
+"""Promotion and rollback: the aliases follow the ledger.
+
+An intent row says what the aliases shall become, then the aliases are set, then a done row closes it.
+A crash in between leaves an open intent, which `reconcile` carries out. When two promotions meet, the
+ledger's order decides: the later intent is what serves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from infra.errors import CheckFailed
+from registry.gate import GateReport
+from registry.ledger import Entry, Overtaken
+from registry.store import GATE_FILE, TAG, ModelVersion, RegistryStore
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
+PROMOTE, ROLLBACK, BLOCK, DONE = "promote", "rollback", "block", "done"
+_ATTEMPTS = 10
+
+Targets = dict[str, int | None]
+
+
+@dataclass(frozen=True)
+class _Present:
+    """What a decision starts from: position of the newest intent (0: none), and the aliases."""
+
+    intent: int
+    aliases: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is to be written down about a decision."""
+
+    action: str
+    actor: str
+    reason: str
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What serves now; `changed` is False where it served before."""
+
+    name: str
+    champion: int
+    previous: int | None
+    changed: bool
+
+
+def promote(
+    store: RegistryStore, name: str, version: int | str, *, gate: GateReport, actor: str, reason: str
+) -> Promotion:
+    """Make a version the champion if its gate passed; the champion of before becomes `previous`.
+
+    Raises CheckFailed where the gate blocks (the version stays `challenger`), where the gate was not about
+    this version or not against the present champion, and where another promotion came first.
+    """
+    present = _look(store, name)
+    chosen = store.resolve(name, version)
+    champion = present.aliases.get(CHAMPION)
+    if chosen.version == champion:
+        return Promotion(name, chosen.version, present.aliases.get(PREVIOUS), changed=False)
+    _check_gate_is_about(gate, chosen)
+    _record_gate(store, chosen, gate)
+    if not gate.passed:
+        _block(store, chosen, gate, actor, reason)
+    _check_gate_was_against(store, name, champion, gate)
+    targets: Targets = {CHAMPION: chosen.version, PREVIOUS: champion, CHALLENGER: None}
+    return _carry_out(store, chosen, present, targets, _Order(PROMOTE, actor, reason, _gate_details(gate)))
+
+
+def rollback(store: RegistryStore, name: str, *, actor: str, reason: str) -> Promotion:
+    """Let the previous champion serve again; the champion of now becomes `previous`.
+
+    Raises CheckFailed where there is no previous one.
+    """
+    present = _look(store, name)
+    champion, previous = present.aliases.get(CHAMPION), present.aliases.get(PREVIOUS)
+    if previous is None or champion is None:
+        msg = f"model {name}: expected a previous champion to go back to, found none; promote a version by number"
+        raise CheckFailed(msg)
+    targets: Targets = {CHAMPION: previous, PREVIOUS: champion, CHALLENGER: present.aliases.get(CHALLENGER)}
+    return _carry_out(store, store.resolve(name, previous), present, targets, _Order(ROLLBACK, actor, reason, {}))
+
+
+def reconcile(store: RegistryStore, name: str) -> list[Entry]:
+    """Carry out what a crash left undone between ledger and aliases; return the done rows written."""
+    entries = store.ledger.entries(name)
+    closed = {entry.details.get("intent") for entry in entries if entry.action == DONE}
+    intents = [entry for entry in entries if entry.action in (PROMOTE, ROLLBACK)]
+    pending = [entry for entry in intents if entry.position not in closed]
+    if not pending:
+        return []
+    # Only the newest intent says what serves; older open ones were overtaken.
+    _apply(store, name, intents[-1].details["targets"])
+    return [_close(store, entry, "reconciled") for entry in pending]
+
+
+def _look(store: RegistryStore, name: str) -> _Present:
+    """The state that a decision starts from, with what a crash left undone carried out first."""
+    reconcile(store, name)
+    # The ledger before the aliases: an intent that comes between the two is noticed when ours is written.
+    intent = _newest_intent(store, name)
+    return _Present(intent.position if intent else 0, store.aliases(name))
+
+
+def _newest_intent(store: RegistryStore, name: str) -> Entry | None:
+    return next((one for one in reversed(store.ledger.entries(name)) if one.action in (PROMOTE, ROLLBACK)), None)
+
+
+def _carry_out(
+    store: RegistryStore, chosen: ModelVersion, present: _Present, targets: Targets, order: _Order
+) -> Promotion:
+    """Intent, aliases, done."""
+    intent = _intend(store, chosen, present, targets, order)
+    _apply(store, chosen.name, targets)
+    entry = _close(store, intent, intent.reason)
+    _anchor(store, chosen, entry)
+    newest = _newest_intent(store, chosen.name)
+    if newest is not None and newest.position != intent.position:
+        # The other one may have set its aliases before ours: the newest intent has the last word.
+        _apply(store, chosen.name, newest.details["targets"])
+        raise CheckFailed(_overtaken(chosen, newest))
+    return Promotion(chosen.name, chosen.version, targets[PREVIOUS], changed=True)
+
+
+def _intend(store: RegistryStore, chosen: ModelVersion, present: _Present, targets: Targets, order: _Order) -> Entry:
+    """Write the intent row, sure that no other intent for this model came since `present` was read."""
+    for _ in range(_ATTEMPTS):
+        head = store.ledger.head()
+        newest = _newest_intent(store, chosen.name)
+        if newest is not None and newest.position != present.intent:
+            raise CheckFailed(_overtaken(chosen, newest))
+        try:
+            return store.ledger.append(
+                order.action,
+                model=chosen.name,
+                version=chosen.version,
+                actor=order.actor,
+                reason=order.reason,
+                details={**order.details, "targets": targets, **_identity(chosen)},
+                after=head.position if head else 0,
+            )
+        except Overtaken:
+            continue
+    msg = f"model {chosen.name}: the ledger was overtaken {_ATTEMPTS} times; try again"
+    raise CheckFailed(msg)
+
+
+def _overtaken(chosen: ModelVersion, newest: Entry) -> str:
+    return (
+        f"model {chosen.name}: expected to decide on version {chosen.version} undisturbed, found that "
+        f"{newest.actor} made version {newest.version} champion meanwhile; run the gate again"
+    )
+
+
+def _apply(store: RegistryStore, name: str, targets: Targets) -> None:
+    """Make the aliases what the targets say. `champion` first: it is what serves."""
+    present = store.aliases(name)
+    for alias in ALIASES:
+        wanted = targets.get(alias)
+        if wanted == present.get(alias):
+            continue
+        if wanted is None:
+            store.client.delete_registered_model_alias(name, alias)
+        else:
+            store.client.set_registered_model_alias(name, alias, str(wanted))
+
+
+def _close(store: RegistryStore, intent: Entry, note: str) -> Entry:
+    return store.ledger.append(
+        DONE,
+        model=intent.model,
+        version=intent.version,
+        actor=intent.actor,
+        reason=note or intent.reason,
+        details={"intent": intent.position, "intent_hash": intent.hash, "targets": intent.details["targets"]},
+    )
+
+
+def _anchor(store: RegistryStore, chosen: ModelVersion, entry: Entry) -> None:
+    """Note the newest row's hash at the version: a chain cut off at its end still proves itself, this shows it."""
+    store.client.set_model_version_tag(
+        chosen.name, str(chosen.version), f"{TAG}ledger", f"{entry.position}:{entry.hash}"
+    )
+
+
+def _check_gate_is_about(gate: GateReport, chosen: ModelVersion) -> None:
+    if gate.weights_sha256 != chosen.weights_sha256:
+        msg = (
+            f"model {chosen.name} version {chosen.version}: expected a gate report about its weights "
+            f"{chosen.weights_sha256[:12]}, found one about {gate.weights_sha256[:12]}; run the gate for this version"
+        )
+        raise CheckFailed(msg)
+
+
+def _check_gate_was_against(store: RegistryStore, name: str, champion: int | None, gate: GateReport) -> None:
+    against = store.resolve(name, champion).weights_sha256 if champion is not None else None
+    if gate.champion_weights_sha256 != against:
+        msg = (
+            f"model {name}: expected a gate report against the present champion "
+            f"({f'version {champion}' if champion is not None else 'none'}), found one against "
+            f"{(gate.champion_weights_sha256 or 'none')[:12]}; run the gate again"
+        )
+        raise CheckFailed(msg)
+
+
+def _record_gate(store: RegistryStore, chosen: ModelVersion, gate: GateReport) -> None:
+    if chosen.tags.get(f"{TAG}gate_digest") == gate.digest:
+        return
+    store.log_json(chosen.run_id, GATE_FILE, gate.to_dict())
+    tags = {"gate": gate.verdict, "gate_digest": gate.digest}
+    tags["gate_failures"] = ", ".join(f"{rule.name} {rule.subject}".strip() for rule in gate.failures) or "none"
+    for key, value in tags.items():
+        store.client.set_model_version_tag(chosen.name, str(chosen.version), f"{TAG}{key}", value)
+
+
+def _block(store: RegistryStore, chosen: ModelVersion, gate: GateReport, actor: str, reason: str) -> None:
+    store.client.set_registered_model_alias(chosen.name, CHALLENGER, str(chosen.version))
+    last = next((one for one in reversed(store.ledger.entries(chosen.name)) if one.version == chosen.version), None)
+    if last is None or last.action != BLOCK or last.details.get("gate_digest") != gate.digest:
+        store.ledger.append(
+            BLOCK,
+            model=chosen.name,
+            version=chosen.version,
+            actor=actor,
+            reason=reason,
+            details={**_gate_details(gate), **_identity(chosen)},
+        )
+    why = " ".join(rule.explanation for rule in gate.failures)
+    msg = f"model {chosen.name} version {chosen.version}: the gate blocks: {why}"
+    raise CheckFailed(msg)
+
+
+def _gate_details(gate: GateReport) -> dict[str, Any]:
+    rules = [{"name": rule.name, "subject": rule.subject, "value": rule.value, "ok": rule.ok} for rule in gate.rules]
+    return {"verdict": gate.verdict, "gate_digest": gate.digest, "rules": rules}
+
+
+def _identity(chosen: ModelVersion) -> dict[str, Any]:
+    names = ("weights_sha256", "evaluation_digest", "data_version", "code_commit")
+    return {name: chosen.tags.get(f"{TAG}{name}", "") for name in names}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ BLOCK_BYTES = 4 << 20
 CONNECT_SECONDS = 3
 READ_SECONDS = 30
 THREADS = 8
-SAVE_EVERY = 200  # files between two notes of the state
+SAVE_SECONDS = 2.0  # between two notes of what has arrived
 # What a store may tell about the version of a file, most telling first; without any of them, its size must do.
 _VERSION_KEYS = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "updated", "created")
 
@@ -115,23 +116,25 @@ def sync_folder(
     due = [each for each in files if not _is_current(target / each.file, each, state)]
     done = total - sum(each.bytes for each in due)
     store, _ = _open(url)
+    noted = time.monotonic()
     with ThreadPoolExecutor(THREADS) as pool:
         jobs = {pool.submit(_copy, store, each, target / each.file): each for each in due}
         try:
-            for count, job in enumerate(as_completed(jobs), start=1):
+            for job in as_completed(jobs):
                 job.result()
                 each = jobs[job]
                 state[each.file] = [each.bytes, each.version]
                 done += each.bytes
                 if progress is not None:
                     progress(done, total)
-                if count % SAVE_EVERY == 0:
+                if time.monotonic() - noted > SAVE_SECONDS:
                     write_json(state_file, state)
+                    noted = time.monotonic()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
+            arrived = [jobs[job] for job in jobs if not job.cancelled() and job.exception() is None]
+            write_json(state_file, {**state, **{each.file: [each.bytes, each.version] for each in arrived}})
             raise
-        finally:
-            write_json(state_file, state)
     removed = _remove_others(target, {each.file for each in files})
     write_json(state_file, {each.file: [each.bytes, each.version] for each in files})
     return Synced(len(files), total, len(due), removed)

@@ -1,0 +1,397 @@
+"""Where datasets come from, and what their folders hold."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import os
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from infra.errors import DataError, UsageError
+from infra.remote import sync_folder
+from infra.storage import read_json
+from preprocessing import inventory, sources
+from preprocessing.cards import Official, load_card
+from preprocessing.sources import locate, read_inventory, scan, write_inventory
+
+CARD = replace(load_card("Phantom_Nuclei"), name="Some_Set", official=None)
+MB = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    sources.forget()
+    yield
+    sources.forget()
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server with folder listings: its address and the folder it shows."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", folder
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def _find(card: Any = CARD, mirror: str | None = None, **options: Any) -> sources.Located:
+    return locate(card, mirror=mirror, **{"offline": False, "max_bytes": 300 * MB, **options})
+
+
+def _mirror(root: Path, name: str = "Some_Set") -> Path:
+    (root / name / "images").mkdir(parents=True)
+    (root / name / "images" / "a.png").write_bytes(b"a" * 100)
+    (root / name / "list.csv").write_text("x\n")
+    return root
+
+
+# -- the mirror ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["Some_Set", "some_set", "SOME_SET"])
+def test_a_mirror_folder_is_found_in_any_case_of_letters(tmp_path: Path, folder: str) -> None:
+    root = _mirror(tmp_path / "mirror", folder)
+    for mirror in (str(root), root.as_uri()):
+        found = _find(mirror=mirror, downloads=tmp_path / "downloads", offline=True)
+        assert (found.kind, found.path) == ("mirror", root / folder)
+    assert not (tmp_path / "downloads").exists()
+
+
+def test_a_mirror_that_does_not_exist_is_wrong_use(tmp_path: Path) -> None:
+    for mirror in (str(tmp_path / "typo"), "memory://no-such-mirror", "nonsense://x"):
+        with pytest.raises(UsageError, match="expected a folder") as caught:
+            _find(mirror=mirror, downloads=tmp_path)
+        assert caught.value.exit_code == 2
+
+
+def test_two_folders_that_differ_by_case_alone_are_wrong_use(tmp_path: Path) -> None:
+    _mirror(tmp_path, "some_set")
+    _mirror(tmp_path, "SOME_SET")
+    with pytest.raises(UsageError, match="SOME_SET, some_set"):
+        _find(mirror=str(tmp_path), downloads=tmp_path)
+
+
+def test_a_dataset_the_mirror_lacks_is_missing_with_both_reasons(tmp_path: Path) -> None:
+    (tmp_path / "Some_Set").mkdir()
+    (tmp_path / "Some_Set" / ".DS_Store").write_bytes(b"x")
+    empty = _find(mirror=str(tmp_path), downloads=tmp_path)
+    assert (empty.kind, empty.path) == ("missing", None)
+    assert "folder Some_Set is empty" in empty.reason
+    assert "no official address" in empty.reason
+    other = _find(replace(CARD, name="Other"), mirror=str(tmp_path), downloads=tmp_path)
+    assert "has no folder Other" in other.reason
+
+
+def test_a_remote_mirror_is_copied_once_and_follows_changes(tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe({"/mirror1/SOME_SET/images/a.png": b"a" * 100, "/mirror1/SOME_SET/b.txt": b"b", "/mirror1/Else/c": b"c"})
+
+    first = _find(mirror="memory://mirror1", downloads=tmp_path)
+
+    assert first.kind == "mirror"
+    assert first.path is not None
+    assert "2 of 2 files copied" in first.reason
+    assert {each["file"] for each in scan(first.path, tmp_path / "c.json")} == {"images/a.png", "b.txt"}
+    assert (first.path / "images/a.png").read_bytes() == b"a" * 100
+    assert "0 of 2 files" in _find(mirror="memory://mirror1", downloads=tmp_path).reason
+
+    store.pipe({"/mirror1/SOME_SET/b.txt": b"B", "/mirror1/SOME_SET/new": b"n"})
+    store.rm("/mirror1/SOME_SET/images/a.png")
+    second = _find(mirror="memory://mirror1/", downloads=tmp_path)
+    assert second.path == first.path
+    assert "2 of 2 files copied" in second.reason
+    assert sorted(path.name for path in first.path.rglob("*")) == ["b.txt", "new"]
+    assert (first.path / "b.txt").read_bytes() == b"B"
+
+
+def test_a_copy_that_was_killed_goes_on_at_the_file_it_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe({f"/mirror2/{number}.bin": bytes([number]) * 50 for number in range(6)})
+    real, opened = type(store)._open, []
+
+    def failing(self: Any, path: str, *args: Any, **options: Any) -> Any:
+        opened.append(path)
+        if path.endswith("4.bin") and opened.count(path) == 1:
+            raise ConnectionError("the line is dead")
+        return real(self, path, *args, **options)
+
+    monkeypatch.setattr(type(store), "_open", failing)
+    monkeypatch.setattr("infra.remote.THREADS", 1)
+    with pytest.raises(Exception, match="the line is dead"):
+        sync_folder("memory://mirror2", tmp_path / "copy")
+    arrived = len(list((tmp_path / "copy").iterdir()))
+
+    done = sync_folder("memory://mirror2", tmp_path / "copy")
+
+    assert arrived >= 4
+    assert done.copied == 6 - arrived
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == [f"{number}.bin" for number in range(6)]
+    with pytest.raises(DataError, match="at most 100 bytes, found 300"):
+        sync_folder("memory://mirror2", tmp_path / "other", max_bytes=100)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_mirror_on_the_web_is_copied_from_its_listing(web: tuple[str, Path], tmp_path: Path) -> None:
+    address, folder = web
+    _mirror(folder)
+    found = _find(mirror=address, downloads=tmp_path / "d")
+    assert found.path is not None
+    assert (found.path / "images/a.png").read_bytes() == b"a" * 100
+    assert (found.path / "list.csv").read_text() == "x\n"
+    # without the network the complete copy serves; what was never copied is missing
+    again = _find(mirror=address, downloads=tmp_path / "d", offline=True)
+    assert again.path == found.path
+    other = _find(replace(CARD, name="Never"), mirror=address, downloads=tmp_path / "d", offline=True)
+    assert (other.kind, "offline" in other.reason) == ("missing", True)
+
+
+# -- official addresses -------------------------------------------------------------------------
+
+
+def _published(address: str, folder: Path, **changes: Any) -> Official:
+    with zipfile.ZipFile(folder / "set.zip", "w") as opened:
+        opened.writestr("set/images/a.png", b"a" * 100)
+    content = (folder / "set.zip").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return replace(Official(f"{address}/set.zip", digest, len(content), "zip", root="set"), **changes)
+
+
+def test_an_official_archive_is_downloaded_checked_and_unpacked_once(web: tuple[str, Path], tmp_path: Path) -> None:
+    address, folder = web
+    card = replace(CARD, official=_published(address, folder))
+
+    found = _find(card, downloads=tmp_path / "d")
+
+    assert found.kind == "official"
+    assert found.path is not None
+    assert (found.path / "images/a.png").read_bytes() == b"a" * 100
+    assert "SEGFOUNDRY_MIRROR" in found.reason
+    assert "SHA-256 as published" in found.reason
+    assert _find(card, downloads=tmp_path / "d", offline=True).path == found.path
+
+
+def test_an_address_without_known_size_or_digest_is_trusted_at_first(web: tuple[str, Path], tmp_path: Path) -> None:
+    address, folder = web
+    card = replace(CARD, official=_published(address, folder, sha256=None, bytes=0))
+    found = _find(card, downloads=tmp_path / "d")
+    assert found.kind == "official"
+    assert hashlib.sha256((folder / "set.zip").read_bytes()).hexdigest() in found.reason
+    refused = _find(replace(card, name="Large"), downloads=tmp_path / "d", max_bytes=50)
+    assert (refused.kind, "at most 50 bytes" in refused.reason) == ("missing", True)
+
+
+def test_a_single_file_is_kept_as_it_is(web: tuple[str, Path], tmp_path: Path) -> None:
+    address, folder = web
+    (folder / "one.nrrd").write_bytes(b"NRRD")
+    card = replace(CARD, official=Official(f"{address}/one.nrrd", None, 4, "none"))
+    found = _find(card, downloads=tmp_path / "d")
+    assert found.path is not None
+    assert (found.path / "one.nrrd").read_bytes() == b"NRRD"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sha256": "0" * 64}, "expected SHA-256"),
+        ({"root": "elsewhere"}, "has no folder 'elsewhere'"),
+        ({"unpack": "tar"}, "a readable tar archive"),
+    ],
+)
+def test_an_archive_that_is_wrong_makes_the_dataset_missing_and_says_why(
+    web: tuple[str, Path], tmp_path: Path, changes: dict[str, str], said: str
+) -> None:
+    card = replace(CARD, official=_published(*web, **changes))
+    found = _find(card, downloads=tmp_path / "d")
+    assert (found.kind, found.path) == ("missing", None)
+    assert said in found.reason
+
+
+def test_what_is_too_large_or_offline_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_probe", lambda url: pytest.fail(f"asked {url}"))
+    card = replace(CARD, official=Official("https://example.org/a.zip", None, 5_800 * MB, "zip"))
+    assert "needs 5.8 GB, limit 300 MB" in _find(card, downloads=tmp_path).reason
+    assert "offline" in _find(card, downloads=tmp_path, offline=True).reason
+
+
+def test_ten_datasets_on_a_dead_host_cost_one_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    asked: list[str] = []
+    real = sources._probe
+
+    def probe(url: str) -> str:
+        asked.append(url)
+        return real(url)
+
+    monkeypatch.setattr(sources, "_probe", probe)
+    began = time.monotonic()
+    for number in range(10):
+        official = Official(f"http://127.0.0.1:{port}/{number}.zip", None, 10, "zip")
+        found = _find(replace(CARD, name=f"Set{number}", official=official), downloads=tmp_path)
+        assert "cannot be reached" in found.reason
+    assert len(asked) == 1
+    assert time.monotonic() - began < 4
+
+
+def test_a_host_that_says_nothing_is_given_up_in_three_seconds(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        card = replace(CARD, official=Official(f"http://127.0.0.1:{silent.getsockname()[1]}/a.zip", None, 1, "zip"))
+        began = time.monotonic()
+        assert "cannot be reached" in _find(card, downloads=tmp_path).reason
+        assert time.monotonic() - began < 4
+
+
+# -- what a folder holds ------------------------------------------------------------------------
+
+
+def _aged(root: Path) -> None:
+    """Let the files look old enough to be remembered: the racy rule asks for two quiet seconds."""
+    time.sleep(0.02)
+    assert any(root.rglob("*"))
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were really read, in any order."""
+    read: list[str] = []
+    real = inventory.sha256_file
+
+    def counting(path: Path) -> str:
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(inventory, "sha256_file", counting)
+    return read
+
+
+def test_a_scan_names_every_file_with_its_digest(tmp_path: Path) -> None:
+    root = _mirror(tmp_path / "m") / "Some_Set"
+    (root / ".DS_Store").write_bytes(b"junk")
+    (root / "é.txt").write_text("é")
+    found = scan(root, tmp_path / "cache.json")
+    assert found == [
+        {"file": "images/a.png", "bytes": 100, "sha256": hashlib.sha256(b"a" * 100).hexdigest()},
+        {"file": "list.csv", "bytes": 2, "sha256": hashlib.sha256(b"x\n").hexdigest()},
+        {"file": "é.txt", "bytes": 2, "sha256": hashlib.sha256("é".encode()).hexdigest()},
+    ]
+
+
+def test_a_second_scan_reads_nothing_and_sees_one_changed_byte(
+    tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "RACY_NS", 1_000_000)
+    root, cache = _mirror(tmp_path / "m") / "Some_Set", tmp_path / "state" / "cache.json"
+    _aged(root)
+    first = scan(root, cache)
+    assert sorted(hashed) == ["a.png", "list.csv"]
+    hashed.clear()
+    assert scan(root, cache) == first
+    assert hashed == []
+
+    # one byte, the same size, and the old time stamp put back: the change time gives it away
+    before = (root / "images/a.png").stat()
+    with (root / "images/a.png").open("r+b") as handle:
+        handle.write(b"b")
+    os.utime(root / "images/a.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    _aged(root)
+    changed = scan(root, cache)
+    assert hashed == ["a.png"]
+    assert changed[0]["sha256"] == hashlib.sha256(b"b" + b"a" * 99).hexdigest()
+    assert changed[1:] == first[1:]
+
+
+def test_a_file_written_just_now_is_read_again_next_time(tmp_path: Path, hashed: list[str]) -> None:
+    root, cache = _mirror(tmp_path / "m") / "Some_Set", tmp_path / "cache.json"
+    scan(root, cache)
+    scan(root, cache)
+    assert len(hashed) == 4
+
+
+def test_one_cache_serves_many_roots_and_a_broken_cache_costs_only_time(
+    tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "RACY_NS", 1_000_000)
+    cache = tmp_path / "cache.json"
+    roots = [_mirror(tmp_path / name) / "Some_Set" for name in ("one", "two")]
+    _aged(roots[0])
+    first = [scan(root, cache) for root in roots]
+    hashed.clear()
+    assert [scan(root, cache) for root in roots] == first
+    assert hashed == []
+    assert len(read_json(cache)["roots"]) == 2
+    cache.write_text('{"version": 1, "ro')
+    assert scan(roots[0], cache) == first[0]
+    assert len(hashed) == 2
+
+
+def test_links_out_of_the_dataset_are_not_followed(tmp_path: Path) -> None:
+    root = _mirror(tmp_path / "m") / "Some_Set"
+    (tmp_path / "secret").write_text("secret")
+    (root / "out").symlink_to(tmp_path / "secret")
+    (root / "up").symlink_to(tmp_path)
+    (root / "loop").symlink_to(root)
+    (root / "dead").symlink_to(root / "nothing")
+    (root / "inside").symlink_to(root / "list.csv")
+    os.mkfifo(root / "pipe")
+    assert [each["file"] for each in scan(root, tmp_path / "c.json")] == ["images/a.png", "inside", "list.csv"]
+
+
+def test_a_missing_root_and_a_name_that_is_not_utf8_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected a dataset's folder"):
+        scan(tmp_path / "none", tmp_path / "c.json")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")).write_bytes(b"1")
+    with pytest.raises(DataError, match="UTF-8"):
+        scan(tmp_path, tmp_path / "c.json")
+
+
+def test_equal_inventories_have_equal_bytes_and_survive_the_round_trip(tmp_path: Path) -> None:
+    files = [
+        {"file": "b\u2028 é.png", "bytes": 3, "sha256": "1" * 64},
+        {"file": "a.png", "bytes": 0, "sha256": "0" * 64},
+    ]
+    write_inventory(tmp_path / "one", files)
+    write_inventory(tmp_path / "two", [dict(reversed(each.items())) for each in reversed(files)])
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert read_inventory(tmp_path / "one") == files[::-1]
+    assert (tmp_path / "one").read_text().split("\n")[0] == f'{{"file":"a.png","bytes":0,"sha256":"{"0" * 64}"}}'
+    (tmp_path / "one").write_text('{"file": "a"}\n')
+    with pytest.raises(DataError, match="one:1: expected file, bytes and sha256"):
+        read_inventory(tmp_path / "one")
+
+
+def test_the_real_mirror_is_scanned_in_time(mirror: Path, tmp_path: Path) -> None:
+    found = locate(load_card("Kvasir-SEG"), mirror=str(mirror), downloads=tmp_path, offline=True, max_bytes=0)
+    assert found.kind == "mirror"
+    assert found.path is not None
+    began = time.monotonic()
+    files = scan(found.path, tmp_path / "cache.json")
+    assert len(files) >= 2
+    assert scan(found.path, tmp_path / "cache.json") == files
+    assert time.monotonic() - began < 10

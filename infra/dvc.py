@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from infra import repository
-from infra.errors import ServiceError
+from infra.errors import ServiceError, UsageError
 from infra.storage import digest_of, write_bytes, write_text
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
@@ -199,17 +199,27 @@ class DataRepo:
             }
         return [name for name in self.plan() if name in stale]
 
+    def needed(self, targets: Iterable[str]) -> list[str]:
+        """`targets` and every stage that they need, in the order of `plan`; an unknown one is a `UsageError`."""
+        import networkx
+
+        plan = self.plan()
+        wanted = set(targets)
+        if unknown := sorted(wanted - set(plan)):
+            msg = f"{self.root / 'dvc.yaml'}: no stage {', '.join(unknown)}; expected one of {', '.join(plan)}"
+            raise UsageError(msg)
+        with self._open() as repo:
+            graph = repo.index.graph
+            for stage in list(graph):
+                if stage.addressing in wanted:
+                    wanted |= {other.addressing for other in networkx.descendants(graph, stage)}
+        return [name for name in plan if name in wanted]
+
     def commit_stage(self, name: str) -> None:
         """Record what `name` made: into the cache and `dvc.lock`, exactly as `dvc repro` does after its command."""
         with self._open() as repo:
             repo.commit(name, force=True)
         self._keep_good_lock()
-
-    def restore_outputs(self, name: str) -> bool:
-        """Put the outputs of a stage back from the cache where `dvc.lock` knows them; False where it cannot."""
-        with self._open() as repo:
-            result = repo.checkout([name], force=True, allow_missing=True)
-        return bool(result)
 
     def _keep_good_lock(self) -> None:
         good = self.root / STATE_FOLDER / _GOOD_LOCK
@@ -226,6 +236,23 @@ class DataRepo:
             return {}
         stages: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")).get("stages", {})
         return stages
+
+    def lock_at(self, revision: str) -> dict[str, Any]:
+        """The stages of `dvc.lock` at a git revision of the workspace."""
+        value: dict[str, Any] = yaml.safe_load(repository.git(self.root, "show", f"{revision}:dvc.lock"))["stages"]
+        return value
+
+    def read_bytes_at(self, path: str, revision: str) -> bytes:
+        """A file that DVC keeps, as it was at a git revision of the workspace."""
+        import dvc.api
+        from dvc.exceptions import DvcException
+
+        try:
+            payload: bytes = dvc.api.read(path, repo=str(self.root), rev=revision, mode="rb", encoding=None)
+        except (DvcException, OSError) as error:
+            msg = f"{path} at {revision}: DVC cannot deliver it: {error}. If the cache was cleaned: dvc pull"
+            raise ServiceError(msg) from error
+        return payload
 
     def data_digest(self) -> str:
         """SHA-256 over what the ingest stages made: the identity of the data version."""

@@ -90,7 +90,8 @@ class RunLock:
                 holder = _read(self._path)
                 if holder and find(holder):
                     msg = (
-                        f"another run works in {self._path.parent.parent}: {holder.get('what')}, process {holder['pid']}. "
+                        f"another run works in {self._path.parent.parent}: "
+                        f"{holder.get('what')}, process {holder['pid']}. "
                         "Wait for it or end it, or give another --workspace."
                     )
                     raise UsageError(msg) from None

@@ -29,7 +29,6 @@ class Settings(BaseSettings):
     max_download_bytes: int = Field(default=2_000_000_000, ge=0, description="largest official download, bytes")
     num_cpus: int = Field(default=0, ge=0, description="logical CPUs Ray may use; 0: all")
     object_store_bytes: int = Field(default=256 * 1024 * 1024, ge=80 * 1024 * 1024)
-    case_timeout_s: float = Field(default=600.0, gt=0, description="longest one case may take to ingest")
     concurrent_datasets: int = Field(default=3, ge=1, description="datasets ingested at the same time")
 
     @field_validator("mirror")
@@ -45,6 +44,7 @@ class Settings(BaseSettings):
         Two because Ray Train runs two workers: on one core they share it rather than wait for ever.
         """
         found = self.num_cpus or len(os.sched_getaffinity(0))
+        return max(2, found)
 
 
 def load_settings() -> Settings:

@@ -1,0 +1,1 @@
+"""Deployment files: how the services run on machines other than this one."""

@@ -1,0 +1,128 @@
+"""`segfoundry data …`: from raw files to dataset versions, and questions about them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.cli.output import JsonOption, WorkspaceOption, show, table
+
+app = typer.Typer(no_args_is_help=True, help="Datasets: list, fetch, check, ingest, describe, compare, export.")
+
+NamesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[DATASET]...", help="Names of cards; default: those of params.yaml.")
+]
+NameArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Name of a card, in any case of letters.")]
+
+
+def _root(option: Any) -> Any:
+    from infra.settings import resolve_workspace
+
+    return resolve_workspace(option, "default")
+
+
+def _existing(option: Any) -> Any:
+    from pipelines.workspace import Workspace
+
+    return Workspace.existing(_root(option))
+
+
+@app.command("list")
+def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Every dataset that has a card, and what the workspace holds of it.
+
+    Example: `segfoundry data list --workspace workspaces/demo`
+    """
+    from pipelines.workspace import Workspace
+    from preprocessing.cards import all_cards
+    from preprocessing.schema import read_dataset_file
+
+    place = Workspace(_root(workspace))
+    roots = place.roots()
+    rows = []
+    for card in all_cards().values():
+        complete = (place.data / card.name / "dataset.json").is_file()
+        built = read_dataset_file(place.data / card.name) if complete else {}
+        rows.append(
+            {
+                "name": card.name,
+                "title": card.title,
+                "modality": card.modality,
+                "licence": card.licence.spdx or card.licence.terms,
+                "source": roots.get(card.name, {}).get("kind"),
+                "samples": built.get("counts", {}).get("samples"),
+                "manifest_digest": built.get("manifest_digest"),
+            }
+        )
+    columns = ["name", "title", "modality", "licence", "source", "samples"]
+    shown = table("", columns, [[row[key] for key in columns] for row in rows], right=("samples",))
+    show({"workspace": str(place.root), "datasets": rows}, shown)
+
+
+@app.command()
+def fetch(names: NamesArgument = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Find raw files (mirror, else official address), hash them, and write what the ingest stage depends on.
+
+    Makes the workspace where there is none. After it, `dvc repro` by hand works too.
+    Example: `segfoundry data fetch BUSI Kvasir-SEG`
+    """
+    from pipelines import manual
+    from pipelines.cli.progress import following
+
+    with following():
+        place, roots = manual.fetch(_root(workspace), names or [])
+    rows = [[name, one["kind"], one["reason"], one["path"]] for name, one in roots.items()]
+    datasets = [{"name": name, **one} for name, one in roots.items()]
+    columns = ["dataset", "source", "reason", "folder"]
+    show({"workspace": str(place.root), "datasets": datasets}, table("", columns, rows))
+
+
+@app.command()
+def ingest(names: NamesArgument = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Fetch, harmonize and version datasets: shards, manifest, cases, quarantine, card; then a data version tag.
+
+    A case that cannot be used goes to quarantine with its reason, and the run goes on.
+    Example: `segfoundry data ingest MSD_Hippocampus_udacity`
+    """
+    from pipelines import manual
+    from pipelines.cli.progress import following
+    from preprocessing.schema import read_dataset_file
+
+    with following():
+        place, roots = manual.fetch(_root(workspace), names or [])
+        made = manual.make(place, [f"ingest@{name}" for name in roots])
+    rows = []
+    for name in roots:
+        built = read_dataset_file(place.data / name)
+        rows.append({"name": name, **built["counts"], "manifest_digest": built["manifest_digest"]})
+    keys = ["name", "cases_found", "cases_kept", "cases_quarantined", "samples", "objects"]
+    shown = table("", keys, [[row.get(key) for key in keys] for row in rows], right=tuple(keys[1:]))
+    version = place.repo.tag_data_version().tag
+    document = {"workspace": str(place.root), "made": made, "data_version": version, "datasets": rows}
+    show(document, shown, f"data version {version}; " + (f"made: {', '.join(made)}" if made else "nothing to do"))
+
+
+@app.command()
+def card(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """What is known about a dataset: its card, and the page of the version in the workspace.
+
+    Example: `segfoundry data card dcmqi`
+    """
+    from pipelines.workspace import Workspace
+    from preprocessing.cards import load_card
+    from preprocessing.schema import CARD_FILE, read_dataset_file
+
+    found = load_card(name)
+    folder = Workspace(_root(workspace)).data / found.name
+    built = read_dataset_file(folder) if (folder / "dataset.json").is_file() else None
+    page = str(folder / CARD_FILE) if built else None
+    document = {"card": found.resolved(), "version": built, "page": page}
+    lines = [
+        f"[bold]{found.name}[/]: {found.title} ({found.modality})",
+        f"licence: {found.licence.spdx or found.licence.terms}   homepage: {found.homepage}",
+        f"cite: {found.citation}",
+        f"concepts: {', '.join(found.concepts)}",
+        f"page: {page}" if page else f"not ingested in this workspace: segfoundry data ingest {found.name}",
+    ]
+    show(document, *lines)

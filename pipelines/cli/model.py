@@ -1,0 +1,131 @@
+"""`segfoundry model list|register|gate|promote|rollback`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.cli.output import JsonOption, WorkspaceOption, found_failure, show, table
+
+app = typer.Typer(
+    no_args_is_help=True, help="Versions in the MLflow registry: list, register, judge, promote, go back."
+)
+
+VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="A version number or an alias (champion, …).")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger for ever.")]
+ActorOption = Annotated[str, typer.Option("--actor", help="Who; default: the user of this process.")]
+
+
+def _open(option: Any) -> tuple[Any, Any]:
+    from infra.settings import resolve_workspace
+    from pipelines.release import open_store
+    from pipelines.workspace import Workspace
+
+    place = Workspace.existing(resolve_workspace(option, "default"))
+    return place, open_store(place)
+
+
+@app.command("list")
+def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """All versions, newest first, with aliases, data version and the gate's verdict.
+
+    Example: `segfoundry model list --workspace workspaces/demo`
+    """
+    from pipelines.workspace import MODEL_NAME
+    from registry.store import TAG
+
+    _, store = _open(workspace)
+    rows = [
+        {
+            "name": one.name,
+            "version": one.version,
+            "aliases": list(one.aliases),
+            "data_version": one.tags.get(f"{TAG}data_version"),
+            "gate": one.tags.get(f"{TAG}gate"),
+            "weights_sha256": one.weights_sha256,
+            "run_id": one.run_id,
+        }
+        for one in store.versions(MODEL_NAME)
+    ]
+    shown = [
+        [r["version"], ", ".join(r["aliases"]), r["data_version"], r["gate"], r["weights_sha256"][:12]] for r in rows
+    ]
+    columns = ["version", "aliases", "data version", "gate", "weights"]
+    show({"models": rows}, table(MODEL_NAME, columns, shown) if rows else "no model is registered yet")
+
+
+@app.command()
+def register(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Register the workspace's candidate with its evaluation and lineage; the same candidate again changes nothing.
+
+    Example: `segfoundry model register`
+    """
+    from pipelines import release
+
+    place, store = _open(workspace)
+    done = release.register(place, store)
+    said = "registered" if done.created else "was registered before"
+    show(asdict(done), f"{done.name} version {done.version} {said}")
+
+
+@app.command()
+def gate(version: VersionArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Judge a version by the `gate` section of `params.yaml` against the champion; changes nothing.
+
+    Exit code 1 where the gate blocks. Example: `segfoundry model gate 3`
+    """
+    from pipelines import release
+
+    place, store = _open(workspace)
+    report = release.judge(place, store, version)
+    if not report.passed:
+        found_failure()
+    rows = [["ok" if rule.ok else "BLOCKS", rule.name, rule.subject, rule.explanation] for rule in report.rules]
+    show(report.to_dict(), table(f"Gate: {report.verdict}", ["", "rule", "dataset", "explanation"], rows))
+
+
+@app.command()
+def promote(
+    version: VersionArgument,
+    reason: ReasonOption,
+    actor: ActorOption = "",
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version the champion, if the gate lets it.
+
+    Exit code 1 where the gate blocks. Example: `segfoundry model promote 3 --reason "release of May"`
+    """
+    from pipelines import release
+    from pipelines.workspace import MODEL_NAME
+    from registry.ledger import default_actor
+    from registry.promote import promote as carry_out
+
+    place, store = _open(workspace)
+    report = release.judge(place, store, version)
+    done = carry_out(store, MODEL_NAME, version, gate=report, actor=actor or default_actor(), reason=reason)
+    _show_promotion(done)
+
+
+@app.command()
+def rollback(
+    reason: ReasonOption, actor: ActorOption = "", workspace: WorkspaceOption = None, as_json: JsonOption = False
+) -> None:
+    """Let the previous champion serve again.
+
+    Exit code 1 where there is none. Example: `segfoundry model rollback --reason "worse on site B"`
+    """
+    from pipelines.workspace import MODEL_NAME
+    from registry.ledger import default_actor
+    from registry.promote import rollback as carry_out
+
+    _, store = _open(workspace)
+    _show_promotion(carry_out(store, MODEL_NAME, actor=actor or default_actor(), reason=reason))
+
+
+def _show_promotion(done: Any) -> None:
+    before = f", before it version {done.previous}" if done.previous is not None else ""
+    said = "is the champion now" if done.changed else "was the champion already"
+    show(asdict(done), f"{done.name} version {done.champion} {said}{before}")

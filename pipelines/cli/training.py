@@ -1,0 +1,45 @@
+"""`segfoundry train` and `segfoundry evaluate`: one stage, where DVC says it is out of date."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.cli.output import JsonOption, WorkspaceOption, show
+
+
+def train(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Fine-tune SAM3 on the datasets of the workspace's `params.yaml`.
+
+    Datasets that are out of date are ingested first. Nothing happens when nothing changed. Killed and
+    started again, it goes on from the last checkpoint. Knobs: the `train` section of `params.yaml`.
+
+    Example: `segfoundry train --workspace workspaces/demo`
+    """
+    _make(workspace, "train")
+
+
+def evaluate(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Measure start checkpoint and candidate on the test split, text prompts first.
+
+    What it needs and is out of date is made first. Nothing happens when nothing changed.
+
+    Example: `segfoundry evaluate --json`
+    """
+    _make(workspace, "evaluate")
+
+
+def _make(workspace: Any, stage: str) -> None:
+    from infra.settings import resolve_workspace
+    from infra.storage import read_json
+    from pipelines import manual
+    from pipelines.cli.progress import following
+    from pipelines.workspace import Workspace
+
+    place = Workspace.existing(resolve_workspace(workspace, "default"))
+    with following():
+        made = manual.make(place, [stage])
+    folder = place.candidate if stage == "train" else place.evaluation
+    file = folder / ("train.json" if stage == "train" else "evaluation.json")
+    document = {"made": made, "folder": str(folder), stage: read_json(file)}
+    said = f"{', '.join(made)}: done, see {folder}" if made else f"nothing to do: {folder} is up to date"
+    show(document, said)

@@ -1,0 +1,109 @@
+"""The main job, end to end: find sources, make what is stale, release. `segfoundry demo` and `flow run`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.compute import remove_stale_temporary
+from infra.errors import UsageError
+from infra.params import check_params
+from infra.processes import RunLock, reap_leftovers, recorded_children
+from infra.settings import load_settings
+from infra.storage import remove_leftovers, write_json
+from pipelines import events, orchestration, plan
+from pipelines.workspace import PROJECT, Workspace
+
+Document = dict[str, Any]
+
+
+def run(
+    root: Path, *, datasets: Sequence[str] | None = None, steps: int | None = None, phantoms: bool = True
+) -> Document:
+    """Run the line in the workspace at `root` and return the outcome document.
+
+    `datasets` limits the sets (default: those of the project's `params.yaml`), `steps` the training.
+    With `phantoms`, the built-in phantoms stand in for what is found nowhere.
+    """
+    started = time.monotonic()
+    settings = load_settings()
+    params = base_params(root)
+    if datasets is not None:
+        params["datasets"] = [plan.known_dataset(name) for name in datasets]
+    elif phantoms:
+        params["datasets"] = plan.project_params()["datasets"]
+    if steps is not None:
+        params["train"] = {**params["train"], "steps": steps}
+    check_params(params, str(root / "params.yaml"))
+    state = Workspace(root).state
+    state.mkdir(parents=True, exist_ok=True)
+    with RunLock(state, "demo"):
+        clean_up(Workspace(root))
+        with events.phase("sources"):
+            roots = plan.locate_datasets(params["datasets"], state, settings, with_phantoms=phantoms)
+            workspace = Workspace.prepare(root, {**params, "datasets": list(roots)})
+            plan.write_plan(workspace, roots, settings)
+            plan.forget_unlisted(workspace, roots)
+        workspace.note_seconds("phase sources", time.monotonic() - started)
+        return make(workspace, started)
+
+
+def make(workspace: Workspace, started: float) -> Document:
+    """Make what is stale and release it; without anything stale, neither Prefect nor Ray nor torch is started."""
+    with recorded_children(workspace.state):
+        stale = workspace.repo.stale()
+        if stale:
+            _forget_seconds(workspace)
+            orchestration.prepare(workspace.state)
+            with events.phase("start"):
+                begun = time.monotonic()
+                from pipelines import retrain
+            workspace.note_seconds("phase start", time.monotonic() - begun)
+            outcome = retrain.run(workspace)
+        else:
+            from pipelines import release
+
+            outcome = release.release(workspace)
+    outcome["changed"] = bool(stale) or outcome["changed"]
+    outcome["stages_run"] = stale
+    total = time.monotonic() - started
+    from pipelines.release import phases
+
+    outcome["seconds"] = {**(phases(workspace) if outcome["changed"] else {}), "total": round(total, 2)}
+    outcome["workspace"] = str(workspace.root)
+    return outcome
+
+
+def clean_up(workspace: Workspace) -> list[str]:
+    """After a kill: end what it left running, remove what it left half written. Needs the run lock."""
+    ended = reap_leftovers(workspace.state)
+    remove_stale_temporary(workspace.state)
+    for folder in (workspace.data, workspace.root / "models", workspace.evaluation, workspace.reports):
+        if folder.is_dir():
+            remove_leftovers(folder)
+    if ended:
+        events.emit("reaped", processes=ended)
+    return ended
+
+
+def _forget_seconds(workspace: Workspace) -> None:
+    # What an earlier run took must not stand beside this run's figures; how long the scan took is this run's.
+    kept = {name: value for name, value in workspace.seconds().items() if name == "phase sources"}
+    write_json(workspace.state / "timings.json", kept)
+
+
+def base_params(root: Path) -> Document:
+    """The checked parameters of the workspace at `root`, or the project's where it has none yet."""
+    path = root / "params.yaml" if (root / "params.yaml").is_file() else PROJECT / "params.yaml"
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        msg = f"{path}: not YAML: {' '.join(str(error).split())}"
+        raise UsageError(msg) from error
+    check_params(value, str(path))
+    result: Document = value
+    return result

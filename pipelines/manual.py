@@ -1,0 +1,57 @@
+"""Making chosen stages without Prefect: what `data ingest`, `train` and `evaluate` do for one person at a desk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from infra.compute import ray_session
+from infra.dvc import INGEST_PREFIX
+from infra.processes import RunLock, recorded_children
+from infra.settings import load_settings
+from pipelines import demo, events, plan, stages
+from pipelines.workspace import Workspace
+
+
+def fetch(root: Path, names: Sequence[str]) -> tuple[Workspace, dict[str, dict[str, str]]]:
+    """Find the raw files of `names` and write what their stages depend on, in the workspace at `root`.
+
+    A new workspace lists just these datasets; an old one gets those it does not list yet.
+    """
+    settings = load_settings()
+    old = (root / "params.yaml").is_file()
+    params = demo.base_params(root)
+    wanted = [plan.known_dataset(name) for name in names] or list(params["datasets"])
+    state = Workspace(root).state
+    roots = plan.locate_datasets(wanted, state, settings, with_phantoms=False)
+    known = params["datasets"] if old else []
+    datasets = [*known, *[name for name in roots if name not in known]]
+    with RunLock(state, "data fetch"):
+        demo.clean_up(Workspace(root))
+        workspace = Workspace.prepare(root, {**params, "datasets": datasets})
+        plan.write_plan(workspace, roots, settings)
+    return workspace, roots
+
+
+def make(workspace: Workspace, targets: Iterable[str]) -> list[str]:
+    """Run the stale ones among `targets` and what they need, in DVC's order; returns what was run."""
+    with RunLock(workspace.state, "make"), recorded_children(workspace.state):
+        plan.write_step_recipes(workspace)
+        repo = workspace.repo
+        needed = repo.needed(targets)
+        made: list[str] = []
+        if not set(needed) & set(repo.changed()):
+            return made
+        with ray_session(workspace.state):
+            for name in needed:
+                # asked again each time: what one stage makes decides whether the next has anything to do
+                if name not in repo.changed():
+                    continue
+                with events.phase(name):
+                    stages.run_stage(workspace, name)
+                repo.commit_stage(name)
+                made.append(name)
+        if any(name.startswith(INGEST_PREFIX) for name in made):
+            repo.tag_data_version()
+        repo.commit_state(f"made: {', '.join(made)}")
+    return made

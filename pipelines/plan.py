@@ -1,0 +1,145 @@
+"""Before the graph is walked: find the raw files and write what the stages depend on.
+
+`sources/<dataset>.jsonl` and `recipes/*.json` are the leaves of `dvc.yaml`. They are rewritten only
+where they say something else, so an unchanged world leaves nothing stale.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.errors import DataError
+from infra.settings import Settings
+from infra.storage import digest_of, read_json, remove_leftovers, sha256_bytes, write_json
+from pipelines import events
+from pipelines.workspace import PROJECT, Workspace, pseudonym_key
+
+PHANTOM_SEED = 7
+MIRROR, OFFICIAL, PHANTOM = "mirror", "official", "phantom"
+
+
+def project_params() -> dict[str, Any]:
+    """The project's own `params.yaml`, which a new workspace starts from."""
+    value: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    return value
+
+
+def known_dataset(name: str) -> str:
+    """The card's name for `name` in any case of letters; `UsageError` with near names where there is none."""
+    from preprocessing.cards import load_card
+
+    return str(load_card(name).name)
+
+
+def locate_datasets(
+    names: Iterable[str], state: Path, settings: Settings, *, with_phantoms: bool
+) -> dict[str, dict[str, str]]:
+    """Dataset -> {"kind", "path", "reason"}: mirror, else official address, else phantoms.
+
+    With `with_phantoms`, the phantom sets stand in, as datasets of their own, when something is
+    missing; without, a missing dataset is a `DataError` that says where it was looked for.
+    """
+    from preprocessing.cards import load_card
+    from preprocessing.phantoms import PHANTOMS
+    from preprocessing.sources import locate
+
+    found: dict[str, dict[str, str]] = {}
+    missing: dict[str, str] = {}
+    for name in names:
+        card = load_card(name)
+        if card.name in PHANTOMS:
+            found[card.name] = _phantom(card.name, state, "asked for by name")
+            continue
+        located = locate(
+            card,
+            mirror=settings.mirror or None,
+            downloads=state / "downloads",
+            offline=settings.offline,
+            max_bytes=settings.max_download_bytes,
+        )
+        if located.path is None:
+            missing[card.name] = located.reason
+            events.emit("missing", dataset=card.name, reason=located.reason)
+        else:
+            found[card.name] = {"kind": located.kind, "path": str(located.path), "reason": located.reason}
+    if missing and not with_phantoms:
+        msg = "\n".join(f"{name}: expected its folder, found none: {reason}" for name, reason in missing.items())
+        raise DataError(msg)
+    if missing:
+        reason = f"stands in for {', '.join(missing)}"
+        for name in PHANTOMS:
+            found.setdefault(name, _phantom(name, state, reason))
+    return found
+
+
+def _phantom(name: str, state: Path, reason: str) -> dict[str, str]:
+    from preprocessing.phantoms import make_phantom
+
+    root = state / "phantoms"
+    make_phantom(name, root, PHANTOM_SEED)  # a complete one is kept
+    return {"kind": PHANTOM, "path": str(root / name), "reason": reason}
+
+
+def write_plan(workspace: Workspace, roots: dict[str, dict[str, str]], settings: Settings) -> None:
+    """Scan the raw files of `roots` and write inventories, recipes and `roots.json`."""
+    from preprocessing.build import recipe_file
+    from preprocessing.cards import load_card
+    from preprocessing.sources import scan, write_inventory
+
+    for name, record in roots.items():
+        events.emit("scan", dataset=name)
+        files = scan(Path(record["path"]), workspace.state / "hashes" / f"{name}.json")
+        if not files:
+            msg = f"{name}: expected raw files in {record['path']}, found none"
+            raise DataError(msg)
+        target = workspace.inventory(name)
+        fresh = target.with_name(f".{name}.jsonl.part-tmp")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_inventory(fresh, files)
+        if target.exists() and target.read_bytes() == fresh.read_bytes():
+            fresh.unlink()
+        else:
+            os.replace(fresh, target)
+        key = sha256_bytes(b"segfoundry fingerprint" + pseudonym_key(settings))[:16]
+        _write_if_other(workspace.recipe(name), {**recipe_file(load_card(name)), "pseudonym_key": key})
+    write_json(workspace.state / "roots.json", workspace.roots() | roots)
+    write_step_recipes(workspace)
+    remove_leftovers(workspace.state)
+
+
+def write_step_recipes(workspace: Workspace) -> None:
+    """`recipes/train.json` and `recipes/evaluate.json`: resolved recipe and code digest."""
+    from training.recipes import code_sha256, recipe_file
+
+    params = workspace.params()
+    _write_if_other(workspace.recipe("train"), recipe_file(params.train.model_dump()))
+    # `training.evaluate` would import torch, which a run with nothing to do must not wait for
+    evaluate = {"evaluate": params.evaluate.model_dump(), "code_sha256": code_sha256()}
+    _write_if_other(workspace.recipe("evaluate"), evaluate)
+
+
+def _write_if_other(path: Path, value: Any) -> None:
+    # Compared as parsed: an untouched file keeps its time stamp, and DVC need not hash it again.
+    if not path.exists() or digest_of(read_json(path)) != digest_of(value):
+        write_json(path, value)
+
+
+def forget_unlisted(workspace: Workspace, names: Iterable[str]) -> list[str]:
+    """Take dataset folders that `params.yaml` no longer lists out of `data/`; DVC's cache keeps committed ones.
+
+    The train stage depends on the whole of `data/`, so what lies there must be what the graph makes.
+    """
+    listed = set(names)
+    committed = workspace.repo.lock()
+    gone = []
+    for folder in sorted(workspace.data.glob("*")):
+        if folder.name not in listed and f"ingest@{folder.name}" in committed:
+            shutil.rmtree(folder)
+            gone.append(folder.name)
+    return gone

@@ -1,0 +1,206 @@
+"""Candidate → registered version → gate → alias → report. Every step knows what is already done."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from infra import repository
+from infra.errors import CheckFailed, DataError, ServiceError, UsageError
+from infra.storage import read_json
+from pipelines.workspace import MODEL_NAME, PROJECT, Workspace
+from preprocessing.schema import MANIFEST_FILE, read_dataset_file
+from registry.gate import GateReport, decide
+from registry.ledger import default_actor
+from registry.lineage import Lineage, build_lineage
+from registry.packaging import Example
+from registry.predictor import decode_image
+from registry.promote import CHAMPION, promote, reconcile
+from registry.report import write_report
+from registry.store import Registered, RegistryStore
+
+Document = dict[str, Any]
+
+
+def open_store(workspace: Workspace) -> RegistryStore:
+    """The registry of a workspace."""
+    return RegistryStore(workspace.tracking_uri, workspace.artifact_root)
+
+
+def release(workspace: Workspace) -> Document:
+    """Register, judge, promote and report what the workspace holds; returns the outcome document.
+
+    A gate that blocks is an outcome, not an error: `gate.verdict` says so and the champion stays.
+    """
+    started = time.monotonic()
+    store = open_store(workspace)
+    registered = register(workspace, store)
+    gate = judge(workspace, store, registered.version)
+    promotion = _promote(store, registered, gate)
+    workspace.note_seconds("phase register and gate", time.monotonic() - started)
+    started = time.monotonic()
+    outcome = document(workspace, store, registered, gate)
+    report = workspace.reports / f"{registered.version}.html"
+    outcome["report"] = str(report)
+    if registered.created or promotion or not report.is_file():
+        workspace.note_seconds("phase report", 0.0)
+        _write_report(workspace, report, outcome, gate)
+        store.log_report(registered, report)
+        workspace.note_seconds("phase report", time.monotonic() - started)
+    outcome["changed"] = registered.created or promotion
+    return outcome
+
+
+def register(workspace: Workspace, store: RegistryStore) -> Registered:
+    """Register the candidate with everything that is known about it; the same candidate again changes nothing."""
+    for folder, verb in ((workspace.candidate / "train.json", "train"), (workspace.evaluation, "evaluate")):
+        if not folder.exists():
+            msg = f"{folder}: expected the candidate and its evaluation, found none. Run: segfoundry {verb}"
+            raise UsageError(msg)
+    return store.register(
+        workspace.candidate,
+        workspace.evaluation,
+        lineage(workspace),
+        read_json(workspace.candidate / "train.json"),
+        model_name=MODEL_NAME,
+        example=example(workspace),
+    )
+
+
+def judge(workspace: Workspace, store: RegistryStore, version: int | str) -> GateReport:
+    """The gate's verdict on a version. The champion keeps the verdict it was promoted with."""
+    chosen = store.resolve(MODEL_NAME, version)
+    if CHAMPION in chosen.aliases:
+        kept = store.gate_of(MODEL_NAME, chosen.version)
+        if kept is not None:
+            return kept
+    return decide(
+        store.evaluation_of(MODEL_NAME, chosen.version),
+        store.champion_evaluation(MODEL_NAME),
+        workspace.params().gate.model_dump(),
+        lineage={
+            **store.lineage_of(MODEL_NAME, chosen.version),
+            "current_data_version": workspace.repo.tag_data_version().tag,
+        },
+    )
+
+
+def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> bool:
+    reason = "the candidate passed the gate" if gate.passed else "the gate blocks the candidate"
+    try:
+        done = promote(store, registered.name, registered.version, gate=gate, actor=default_actor(), reason=reason)
+    except CheckFailed:
+        if gate.passed:  # then it was not the gate: another promotion came first
+            raise
+        return False
+    reconcile(store, registered.name)
+    return done.changed
+
+
+def lineage(workspace: Workspace) -> Lineage:
+    """What made the candidate."""
+    version = workspace.repo.tag_data_version()
+    names = read_json(workspace.candidate / "train.json")["datasets"]
+    return build_lineage(
+        workspace.candidate,
+        workspace.evaluation,
+        [read_dataset_file(workspace.data / name) for name in names],
+        data_version=version.tag,
+        data_commit=version.commit,
+        code_commit=code_commit(),
+    )
+
+
+def code_commit() -> str:
+    """The commit of this checkout, marked where it has changes; "unknown" outside of git."""
+    if not (PROJECT / ".git").exists():
+        return "unknown"
+    try:
+        commit = repository.git(PROJECT, "rev-parse", "HEAD")
+        changed = repository.git(PROJECT, "status", "--porcelain", "--untracked-files=no")
+    except ServiceError:  # e.g. a checkout of another user, which git refuses to read
+        return "unknown"
+    return f"{commit}-changed" if changed else commit
+
+
+def example(workspace: Workspace) -> Example:
+    """The first test sample of the first dataset that has one, as input example of the model."""
+    for name in workspace.params().datasets:
+        folder = workspace.data / name
+        manifest = pq.read_table(folder / MANIFEST_FILE, columns=["split", "shard", "row", "objects"])
+        for row in manifest.to_pylist():
+            if row["split"] == "test" and row["objects"]:
+                shard = pq.read_table(folder / row["shard"], columns=["image"])
+                image = decode_image(shard["image"][row["row"]].as_py())
+                return image, sorted({item["concept"] for item in row["objects"]})
+    msg = f"{workspace.data}: expected a test sample with an object, found none in any dataset"
+    raise DataError(msg)
+
+
+def document(workspace: Workspace, store: RegistryStore, registered: Registered, gate: GateReport) -> Document:
+    """What `segfoundry demo --json` says about the release."""
+    evaluation = read_json(workspace.evaluation / "evaluation.json")
+    summary = evaluation["summary"]
+    chosen = store.resolve(registered.name, registered.version)
+    return {
+        "datasets": dataset_rows(workspace, evaluation),
+        "dice_text_before": summary["dice_text_before"],
+        "dice_text_after": summary["dice_text_after"],
+        "score_absent": summary["score_absent"],
+        "summary": summary,
+        "model": {
+            "name": registered.name,
+            "version": registered.version,
+            "alias": next((alias for alias in (CHAMPION, *chosen.aliases) if alias in chosen.aliases), ""),
+        },
+        "gate": gate.to_dict(),
+        "data_version": workspace.repo.tag_data_version().tag,
+    }
+
+
+def dataset_rows(workspace: Workspace, evaluation: Document | None) -> list[Document]:
+    """One row a dataset of `params.yaml`: counts from the data, figures from the evaluation."""
+    roots = workspace.roots()
+    figures = (evaluation or {}).get("datasets", {})
+    rows = []
+    for name in workspace.params().datasets:
+        try:
+            dataset = read_dataset_file(workspace.data / name)
+        except FileNotFoundError:
+            dataset = {}
+        counts = dataset.get("counts", {})
+        rows.append(
+            {
+                "name": name,
+                "modality": dataset.get("modality"),
+                "source": dataset.get("source_kind") or roots.get(name, {}).get("kind"),
+                "reason": roots.get(name, {}).get("reason"),
+                "samples": counts.get("samples"),
+                "quarantined": counts.get("cases_quarantined"),
+                "dice_before": figures.get(name, {}).get("dice_text_before"),
+                "dice_after": figures.get(name, {}).get("dice_text_after"),
+            }
+        )
+    return rows
+
+
+def _write_report(workspace: Workspace, target: Path, outcome: Document, gate: GateReport) -> None:
+    write_report(
+        target,
+        evaluation=workspace.evaluation,
+        candidate=workspace.candidate,
+        datasets=outcome["datasets"],
+        phases=phases(workspace),
+        gate=gate,
+        model=outcome["model"],
+        links={"data version": outcome["data_version"], "MLflow": workspace.tracking_uri},
+    )
+
+
+def phases(workspace: Workspace) -> dict[str, float]:
+    """Seconds of the latest run by phase."""
+    prefix = "phase "
+    return {name.removeprefix(prefix): value for name, value in workspace.seconds().items() if name.startswith(prefix)}

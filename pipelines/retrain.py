@@ -1,0 +1,158 @@
+"""The Prefect flow: what changed is made again, in the order of `dvc.yaml`, and the result is released.
+
+Prefect decides when, where and how often; what makes what is DVC's graph alone. Importing this module
+imports Prefect: call `orchestration.prepare` first.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from infra.compute import ray_session
+from infra.dvc import INGEST_PREFIX, DataVersion
+from infra.errors import ServiceError
+from infra.settings import load_settings
+from pipelines import events, release, stages
+from pipelines.workspace import Workspace
+
+STAGE_TIMEOUT = timedelta(hours=12)
+RELEASE_TIMEOUT = timedelta(hours=1)
+RETRIES = 2
+RETRY_DELAY_S = 2.0
+
+
+def _worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
+    # Bad input stays bad; a service or the disk may come back.
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, (ServiceError, OSError))
+
+
+@task(
+    name="stage",
+    task_run_name="{stage}",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAY_S,
+    retry_condition_fn=_worth_a_retry,
+    timeout_seconds=STAGE_TIMEOUT.total_seconds(),
+    cache_policy=NO_CACHE,  # DVC knows what is done; a second memory could disagree with it
+    persist_result=False,
+)
+def stage_task(workspace: str, stage: str) -> None:
+    """Run one stage of `dvc.yaml`."""
+    events.emit("stage", name=stage, state="begin")
+    stages.run_stage(Workspace(Path(workspace)), stage)
+    events.emit("stage", name=stage, state="end")
+
+
+@task(
+    name="release",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAY_S,
+    retry_condition_fn=_worth_a_retry,
+    timeout_seconds=RELEASE_TIMEOUT.total_seconds(),
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def release_task(workspace: str) -> dict[str, Any]:
+    """Register, judge, promote and report; every step knows what is already done."""
+    return release.release(Workspace(Path(workspace)))
+
+
+def _runner() -> Any:
+    # Prefect's own types call a runner of any result something else than a task runner
+    return ThreadPoolTaskRunner(max_workers=load_settings().concurrent_datasets)
+
+
+@flow(name="retrain", flow_run_name="retrain", validate_parameters=False, persist_result=False, log_prints=False)
+def retrain(workspace: str) -> dict[str, Any]:
+    """Make what is stale in the workspace, tag the data version, and release the model.
+
+    Only the path goes through Prefect: its parameters are visible to everyone who sees its pages.
+    """
+    place = Workspace(Path(workspace))
+    run_stages(place)
+    with events.phase("release"):
+        outcome = release_task(workspace)
+    _show_in_prefect(outcome)
+    return outcome
+
+
+def run_stages(place: Workspace) -> None:
+    """Walk the graph generation by generation and commit every stage to DVC in the order of `dvc repro`."""
+    repo = place.repo
+    generations = repo.generations()
+    if not repo.stale():
+        tag(place)
+        return
+    started = time.monotonic()
+    with ray_session(place.state):
+        place.note_seconds("ray", time.monotonic() - started)
+        for generation in generations:
+            changed = set(repo.changed())
+            todo = [name for name in generation if name in changed]
+            ingests = any(name.startswith(INGEST_PREFIX) for name in generation)
+            with events.phase("ingest" if ingests else " ".join(generation)):
+                _run_generation(place, todo)
+            if ingests:
+                tag(place)
+    repo.commit_state("model: candidate and evaluation")
+
+
+def _run_generation(place: Workspace, todo: list[str]) -> None:
+    repo = place.repo
+    futures = {name: stage_task.submit(str(place.root), name) for name in todo}
+    started = time.monotonic()
+    # Committed in plan order, whatever finishes first: then dvc.lock has the same bytes as after `dvc repro`.
+    for name, future in futures.items():
+        future.result()
+        repo.commit_stage(name)
+    if todo:
+        phase = "ingest" if todo[0].startswith(INGEST_PREFIX) else todo[0]
+        place.note_seconds(f"phase {phase}", time.monotonic() - started)
+
+
+def tag(place: Workspace) -> DataVersion:
+    """Commit and tag the data version; nothing where it is the newest one already."""
+    with events.phase("version"):
+        version = place.repo.tag_data_version()
+    events.emit("version", tag=version.tag, created=version.created)
+    return version
+
+
+def _show_in_prefect(outcome: dict[str, Any]) -> None:
+    create_table_artifact(
+        key="datasets",
+        table=[{key: row[key] for key in row if key != "reason"} for row in outcome["datasets"]],
+        description="Test split, text prompts: Dice before and after",
+    )
+    model = outcome["model"]
+    lines = [
+        f"# {model['name']} version {model['version']}{' @' + model['alias'] if model['alias'] else ''}",
+        f"Data version **{outcome['data_version']}**. Gate: **{outcome['gate']['verdict']}**.",
+        *[f"- {rule['name']}: {rule['explanation']}" for rule in outcome["gate"]["rules"]],
+        f"\nReport: `{outcome['report']}`",
+    ]
+    create_markdown_artifact(key="model", markdown="\n".join(lines), description="What was released")
+
+
+def run(place: Workspace) -> dict[str, Any]:
+    """Run the flow in this process."""
+    chosen = retrain.with_options(task_runner=_runner())
+    outcome: dict[str, Any] = chosen(str(place.root))
+    return outcome
+
+
+@flow(name="refresh", flow_run_name="refresh", validate_parameters=False, persist_result=False)
+def refresh(workspace: str) -> dict[str, Any]:
+    """What a schedule runs: look for changed raw files first, then everything that `retrain` does."""
+    from pipelines import demo  # it imports this module in turn, when something is stale
+
+    return demo.run(Path(workspace), phantoms=False)

@@ -1,0 +1,116 @@
+"""The commands of `dvc.yaml`: `python -m pipelines stage ingest <dataset> | train | evaluate`.
+
+The flow calls the same functions in its own process, so that all stages share one Ray head.
+A stage reads the workspace's files and writes its outputs; it never touches DVC or git.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from infra.compute import ray_map, ray_session
+from infra.dvc import INGEST_PREFIX
+from infra.errors import DataError, UsageError
+from infra.settings import load_settings
+from pipelines import events
+from pipelines.workspace import Workspace, pseudonym_key
+
+Summary = dict[str, Any]
+
+
+def ingest(workspace: Workspace, dataset: str) -> Summary:
+    """Build `data/<dataset>` from its raw files; returns its `dataset.json`."""
+    from preprocessing.build import build_dataset
+    from preprocessing.cards import load_card
+    from preprocessing.sources import read_inventory
+
+    card = load_card(dataset)
+    inventory = workspace.inventory(card.name)
+    if not inventory.is_file():
+        msg = f"{inventory}: no inventory of {card.name}. Run: segfoundry data fetch {card.name}"
+        raise UsageError(msg)
+    record = workspace.root_of(card.name)
+    settings = load_settings()
+    return build_dataset(
+        card,
+        Path(record["path"]),
+        read_inventory(inventory),
+        workspace.data / card.name,
+        workspace.params().section("harmonize", "shards", "splits"),
+        pseudonym_key=pseudonym_key(settings),
+        case_cache=workspace.state / "cases" / card.name,
+        map_cases=ray_map,
+        source_kind=record["kind"],
+        progress=_reporter("ingest", dataset=card.name),
+    )
+
+
+def train(workspace: Workspace) -> Summary:
+    """Fine-tune on every dataset of `params.yaml` and write `models/candidate`."""
+    from training.launch import run_training
+
+    params = workspace.params()
+    return run_training(
+        data_root=workspace.data,
+        datasets=_complete(workspace, params.datasets),
+        out=workspace.candidate,
+        params=params.train.model_dump(),
+        run_dir=workspace.state / "train",
+        progress=_reporter("train"),
+    )
+
+
+def evaluate(workspace: Workspace) -> Summary:
+    """Measure the candidate and its start on the split that `params.yaml` names; write `evaluation`."""
+    from training.launch import run_evaluation
+
+    params = workspace.params()
+    if not (workspace.candidate / "train.json").is_file():
+        msg = f"{workspace.candidate}: no candidate to evaluate. Run: segfoundry train"
+        raise UsageError(msg)
+    return run_evaluation(
+        data_root=workspace.data,
+        datasets=_complete(workspace, params.datasets),
+        candidate=workspace.candidate,
+        out=workspace.evaluation,
+        params=params.evaluate.model_dump(),
+        run_dir=workspace.state / "evaluate",
+        progress=_reporter("evaluate"),
+    )
+
+
+def run_stage(workspace: Workspace, name: str) -> Summary:
+    """Run a stage of `dvc.yaml` by its DVC name, e.g. `ingest@BUSI`, inside a Ray session."""
+    functions: dict[str, Callable[[Workspace], Summary]] = {"train": train, "evaluate": evaluate}
+    started = time.monotonic()
+    with ray_session(workspace.state):
+        if name.startswith(INGEST_PREFIX):
+            result = ingest(workspace, name.removeprefix(INGEST_PREFIX))
+        elif name in functions:
+            result = functions[name](workspace)
+        else:
+            msg = f"no such stage: {name}; expected ingest@<dataset>, train or evaluate"
+            raise UsageError(msg)
+    workspace.note_seconds(name, time.monotonic() - started)
+    return result
+
+
+def _complete(workspace: Workspace, datasets: list[str]) -> list[str]:
+    missing = [name for name in datasets if not (workspace.data / name / "dataset.json").is_file()]
+    if missing:
+        names = ", ".join(missing)
+        msg = f"{workspace.data}: expected dataset versions, found none of {names}. Run: segfoundry data ingest"
+        raise DataError(msg)
+    return datasets
+
+
+def _reporter(stage: str, **fixed: Any) -> Callable[..., None]:
+    """A progress callback that takes one dictionary or plain values, whatever the box reports."""
+
+    def report(values: dict[str, Any] | None = None, **more: Any) -> None:
+        events.emit("progress", stage=stage, **{**fixed, **(values or {}), **more})
+
+    return report

@@ -38,7 +38,7 @@ def _plant(folder: Path, seed: int, truth: Truth) -> None:
     orphan, smaller, short = (f"phantom_{case:03d}" for case in range(CASES + 1, CASES + 4))
     image, _ = _volume(seed, CASES + 1)
     _save(folder / "imagesTr" / f"{orphan}.nii.gz", image)
-    truth.faults.append(Fault(orphan, f"imagesTr/{orphan}.nii.gz", "no_label"))
+    truth.faults.append(Fault(orphan, f"imagesTr/{orphan}.nii.gz", "label_missing"))
     image, label = _volume(seed, CASES + 2)
     _save(folder / "imagesTr" / f"{smaller}.nii.gz", image)
     _save(folder / "labelsTr" / f"{smaller}.nii.gz", label[:-4, :, :])

@@ -7,49 +7,22 @@ pixel grid, not on the model's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
 from preprocessing.schema import rle
+from training.decision import MASK_THRESHOLDS
 from training.metrics import dice_iou
-from training.predict import Decision, Segmenter, concept_scores, probability_map
+from training.predict import Segmenter, concept_scores, probability_map
 from training.prepared import ShardFile, check_shard, decode_image, objects_by_concept, rows_of
 from training.recipes import code_sha256
 from training.sam3.model import PADDING_LABEL
 
 BATCH_IMAGES = 8
 MOST_BOXES = 8
-MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
-SCORE_THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-
-ROWS_SCHEMA = pa.schema(
-    [
-        pa.field(name, kind)
-        for name, kind in {
-            "sample_id": pa.string(),
-            "dataset": pa.string(),
-            "modality": pa.string(),
-            "case_id": pa.string(),
-            "group_id": pa.string(),
-            "concept": pa.string(),
-            "prompt": pa.string(),
-            "model": pa.string(),
-            "present": pa.bool_(),
-            "score": pa.float64(),
-            "dice": pa.float64(),
-            "iou": pa.float64(),
-            "dice_instances": pa.float64(),
-            "truth_px": pa.int64(),
-            "predicted_px": pa.int64(),
-        }.items()
-    ]
-)
 
 
 def recipe_file(params: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +86,7 @@ def evaluate_shard(
 
 
 def _pairs(batch: list[dict[str, Any]], kind: str) -> list[tuple[int, str, bool]]:
-    found = []
+    found: list[tuple[int, str, bool]] = []
     for number, row in enumerate(batch):
         present = sorted({item["concept"] for item in row["objects"]})
         found.extend((number, concept, True) for concept in present)
@@ -143,7 +116,9 @@ def _evaluate_batch(
         for place, (number, concept, present) in enumerate(pairs):
             row, score = batch[number], float(scores[place])
             truth = truth_of(row, concept)
-            predicted = probability_map(predictions.semantic[place], row["height"], row["width"]) > decision.mask_threshold
+            predicted = (
+                probability_map(predictions.semantic[place], row["height"], row["width"]) > decision.mask_threshold
+            )
             if score < decision.score_threshold:
                 predicted[:] = False
             union = np.zeros_like(predicted)
@@ -188,114 +163,3 @@ def threshold_rows(segmenter: Segmenter, shard: ShardFile, split: str) -> list[d
                 found["dice"] = [dice_iou(truth, probability > threshold)[0] for threshold in MASK_THRESHOLDS]
             rows.append(found)
     return rows
-
-
-def choose_decision(rows: list[dict[str, Any]]) -> Decision:
-    """Thresholds that do best on the validation split, as the mean over datasets.
-
-    First the mask threshold by Dice on present concepts; then the score threshold by the same Dice
-    with absent concepts counted too: 1 where the model says absent, 0 where it does not.
-    """
-    if not any(row["present"] for row in rows):
-        return Decision()
-    by_threshold = [
-        _mean_over_datasets([(row["dataset"], row["dice"][index]) for row in rows if row["present"]])
-        for index in range(len(MASK_THRESHOLDS))
-    ]
-    best = int(np.argmax(by_threshold))
-    by_score = [
-        _mean_over_datasets(
-            [
-                (row["dataset"], (row["dice"][best] if row["score"] >= least else 0.0) if row["present"] else float(row["score"] < least))
-                for row in rows
-            ]
-        )
-        for least in SCORE_THRESHOLDS
-    ]
-    return replace(
-        Decision(), mask_threshold=MASK_THRESHOLDS[best], score_threshold=SCORE_THRESHOLDS[int(np.argmax(by_score))]
-    )
-
-
-def decision_record(decision: Decision) -> dict[str, float]:
-    """What `config.json` keeps of a decision."""
-    return asdict(decision)
-
-
-def _mean_over_datasets(values: list[tuple[str, float]]) -> float:
-    datasets: dict[str, list[float]] = {}
-    for dataset, value in values:
-        datasets.setdefault(dataset, []).append(value)
-    return float(np.mean([np.mean(part) for part in datasets.values()]))
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """Mean, or None where there is nothing to measure."""
-    return float(np.mean(values)) if len(values) else None
-
-
-def summarise(rows: list[dict[str, Any]], modalities: dict[str, str]) -> dict[str, Any]:
-    """`datasets` and `summary` of evaluation.json from the rows of all samples."""
-    datasets: dict[str, Any] = {}
-    for name, modality in modalities.items():
-        own = [row for row in rows if row["dataset"] == name]
-
-        def dice(model: str, prompt: str, part: list[dict[str, Any]], figure: str = "dice") -> float | None:
-            return mean([row[figure] for row in part if row["present"] and row["model"] == model and row["prompt"] == prompt])
-
-        def score(model: str, present: bool, part: list[dict[str, Any]]) -> float | None:
-            return mean([row["score"] for row in part if row["prompt"] == "text" and row["model"] == model and row["present"] is present])
-
-        def figures(part: list[dict[str, Any]]) -> dict[str, Any]:
-            return {
-                "dice_text_before": dice("before", "text", part),
-                "dice_text_after": dice("after", "text", part),
-                "dice_box_after": dice("after", "box", part),
-                "iou_text_after": dice("after", "text", part, "iou"),
-                "dice_instances_after": dice("after", "text", part, "dice_instances"),
-            }
-
-        asked = [row for row in own if row["prompt"] == "text" and row["model"] == "after"]
-        datasets[name] = {
-            "modality": modality,
-            "samples": len({row["sample_id"] for row in own}),
-            **figures(own),
-            "score_present": score("after", True, own),
-            "score_absent": score("after", False, own),
-            "score_absent_before": score("before", False, own),
-            "absent_pairs": sum(not row["present"] for row in asked),
-            "concepts": {
-                concept: {"pairs": sum(row["present"] for row in asked if row["concept"] == concept), **figures([row for row in own if row["concept"] == concept])}
-                for concept in sorted({row["concept"] for row in own})
-            },
-        }
-    absent = [row["score"] for row in rows if row["prompt"] == "text" and row["model"] == "after" and not row["present"]]
-    summary: dict[str, Any] = {
-        figure: mean([entry[figure] for entry in datasets.values() if entry[figure] is not None])
-        for figure in (
-            "dice_text_before",
-            "dice_text_after",
-            "dice_box_after",
-            "iou_text_after",
-            "dice_instances_after",
-            "score_present",
-            "score_absent",
-            "score_absent_before",
-        )
-    }
-    summary["score_absent_pairs"] = mean(absent)
-    summary["samples"] = sum(entry["samples"] for entry in datasets.values())
-    return {"datasets": datasets, "summary": summary}
-
-
-def table_of(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows as an Arrow table in a fixed order."""
-    ordered = sorted(rows, key=lambda row: (row["dataset"], row["sample_id"], row["concept"], row["prompt"], row["model"]))
-    return pa.Table.from_pylist(ordered, schema=ROWS_SCHEMA)
-
-
-def shards_for(data_root: Path, datasets: Sequence[str]) -> list[ShardFile]:
-    """All shards of the datasets."""
-    from training.prepared import shards_of
-
-    return [shard for dataset in datasets for shard in shards_of(data_root, dataset)]

@@ -26,7 +26,10 @@ class Sam3Training(lightning.LightningModule):
         self.weights = LossWeights(**recipe.losses)
         # buffers, not parameters: checkpointed with the module, seen by no optimiser and no DDP hook
         self.average = nn.ParameterDict(
-            {_flat(name): nn.Parameter(value.detach().clone(), requires_grad=False) for name, value in self.model.named_parameters()}
+            {
+                _flat(name): nn.Parameter(value.detach().clone(), requires_grad=False)
+                for name, value in self.model.named_parameters()
+            }
         )
         self.skipped = 0
         self.terms: dict[str, float] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,12 @@ from torch import Tensor
 
 from infra.errors import UsageError
 from infra.storage import read_json
+from training.decision import Decision
 from training.sam3.boxes import cxcywh_to_xyxy
-from training.sam3.checkpoint import CONFIG, TOKENIZER, WEIGHTS, load_model
+from training.sam3.checkpoint import load_model
 from training.sam3.model import ImageFeatures, Predictions, PromptableSam3
 from training.sam3.tokenizer import PromptTokenizer
-
-
-@dataclass(frozen=True)
-class Decision:
-    """How logits become a mask; chosen on the validation split and kept in `config.json`."""
-
-    mask_threshold: float = 0.5  # on the semantic map's probability
-    score_threshold: float = 0.0  # below it the concept is called absent and its mask is empty
-    instance_threshold: float = 0.5  # on query score x presence
+from training.spec import CONFIG, TOKENIZER, WEIGHTS
 
 
 def concept_scores(predictions: Predictions) -> Tensor:
@@ -47,7 +39,8 @@ def to_pixel_values(pixels: NDArray[np.uint8], size: int) -> Tensor:
     """(height, width[, channels]) uint8 to (3, size, size) in -1..1, stretched with antialiasing as SAM3 does."""
     array = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
-        msg = f"image: expected uint8 of shape (height, width) or (height, width, 1 or 3), found {array.dtype} {pixels.shape}"
+        found = f"{array.dtype} {pixels.shape}"
+        msg = f"image: expected uint8 of shape (height, width) or (height, width, 1 or 3), found {found}"
         raise UsageError(msg)
     picture = Image.fromarray(array).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return (torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255 - 0.5) / 0.5

@@ -45,7 +45,10 @@ def shards_of(data_root: Path, dataset: str) -> list[ShardFile]:
     try:
         record = schema.read_dataset_file(folder)
     except FileNotFoundError as error:
-        msg = f"{dataset}: expected a complete dataset version in {folder}, found no {schema.DATASET_FILE}. Run `segfoundry data ingest {dataset}`"
+        msg = (
+            f"{dataset}: expected a complete dataset version in {folder}, found no {schema.DATASET_FILE}. "
+            f"Run `segfoundry data ingest {dataset}`"
+        )
         raise DataError(msg) from error
     return [ShardFile(dataset, folder / name, entry["sha256"]) for name, entry in sorted(record["shards"].items())]
 
@@ -163,7 +166,9 @@ def _write(
         stack[number] = image
     np.save(temporary / "images.npy", stack)
     np.save(temporary / "maps.npy", np.stack(maps) if maps else np.zeros((0, image_size, image_size), np.uint8))
-    np.save(temporary / "instances.npy", np.stack(instances) if instances else np.zeros((0, mask_size, mask_size), np.uint8))
+    np.save(
+        temporary / "instances.npy", np.stack(instances) if instances else np.zeros((0, mask_size, mask_size), np.uint8)
+    )
     (temporary / "index.json").write_text(json.dumps(index))
     try:
         temporary.rename(folder)
@@ -203,7 +208,8 @@ class PreparedSamples:
     def image(self, index: int) -> Pixels:
         """(size, size, channels) uint8."""
         _, part, row = self.entries[index]
-        return self._arrays[part][0][row]
+        pixels: Pixels = self._arrays[part][0][row]
+        return pixels
 
     def concept(self, index: int, concept: str) -> tuple[Pixels, Pixels]:
         """Coverage of the union (size, size) and of each instance (instances, mask size, mask size), 0..255."""

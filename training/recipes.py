@@ -43,7 +43,15 @@ class Recipe:
 
 
 def _sam3(
-    *, image_size: int, patch: int, vision: int, vision_layers: int, width: int, text: int, queries: int, decoder_layers: int
+    *,
+    image_size: int,
+    patch: int,
+    vision: int,
+    vision_layers: int,
+    width: int,
+    text: int,
+    queries: int,
+    decoder_layers: int,
 ) -> dict[str, Any]:
     grid = image_size // patch
     heads = max(2, width // 16)
@@ -101,7 +109,9 @@ def tiny() -> Recipe:
     """A SAM3 of a few million parameters that learns from nothing in minutes on two CPU cores."""
     return Recipe(
         name="tiny",
-        sam3=_sam3(image_size=128, patch=8, vision=96, vision_layers=4, width=48, text=48, queries=16, decoder_layers=2),
+        sam3=_sam3(
+            image_size=128, patch=8, vision=96, vision_layers=4, width=48, text=48, queries=16, decoder_layers=2
+        ),
         image_size=128,
         mask_size=64,
         steps=1200,

@@ -149,7 +149,7 @@ class BatchStream(IterableDataset[Batch]):
         cells = torch.cat(instances) if instances else torch.zeros(0, 1, 1)
         if len(cells):
             counts = [len(part) for part in instances]
-            instances = list(warp(cells).split(counts))
+            instances = list(torch.split(warp(cells), counts))
         gain = 1 + draw.uniform(-knobs["contrast"], knobs["contrast"])
         bias = draw.uniform(-knobs["brightness"], knobs["brightness"])
         middle = image.mean()
@@ -158,9 +158,14 @@ class BatchStream(IterableDataset[Batch]):
     def _collate(self, samples: list[_Prompted]) -> Batch:
         texts = sorted({text for sample in samples for text in sample.texts})
         place = {text: number for number, text in enumerate(texts)}
-        image_of, text_of, semantic = [], [], []
-        masks, owners, boxes = [], [], []
-        prompt_boxes, prompt_labels = [], []
+        image_of: list[int] = []
+        text_of: list[int] = []
+        owners: list[int] = []
+        semantic: list[Tensor] = []
+        masks: list[Tensor] = []
+        boxes: list[Tensor] = []
+        prompt_boxes: list[Tensor] = []
+        prompt_labels: list[Tensor] = []
         for number, sample in enumerate(samples):
             for text, union, parts, boxed in zip(
                 sample.texts, sample.semantic, sample.instances, sample.boxed, strict=True

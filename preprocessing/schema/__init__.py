@@ -35,7 +35,7 @@ OBJECT = pa.struct(
         pa.field("concept", pa.string(), nullable=False),
         pa.field("instance", pa.int32(), nullable=False),  # 1, 2, … within (sample, concept)
         pa.field("rle", pa.string(), nullable=False),  # COCO compressed `counts`; size is the row's (height, width)
-        pa.field("bbox_xyxy", pa.list_(pa.int32(), 4), nullable=False),  # pixels, x1 and y1 exclusive
+        pa.field("bbox_xyxy", pa.list_(pa.int32()), nullable=False),  # pixels, x1 and y1 exclusive
         pa.field("area", pa.int64(), nullable=False),  # pixels
     ]
 )
@@ -52,7 +52,7 @@ _IDENTITY = [
     pa.field("slice_index", pa.int32()),
     pa.field("height", pa.int32(), nullable=False),
     pa.field("width", pa.int32(), nullable=False),
-    pa.field("spacing_mm_yx", pa.list_(pa.float64(), 2)),
+    pa.field("spacing_mm_yx", pa.list_(pa.float64())),  # two values; pyarrow reads no null of a fixed-size list back
 ]
 _PAYLOAD = [
     pa.field("image", pa.binary(), nullable=False),

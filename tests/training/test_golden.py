@@ -85,7 +85,10 @@ def test_losses_have_the_official_values(
             (presence, f"{prefix}iabce", "presence_loss"),
         ):
             if name in values:
-                assert float(found) == pytest.approx(values[name]["unweighted"][value], rel=RELATIVE, abs=ABSOLUTE), (name, value)
+                assert float(found) == pytest.approx(values[name]["unweighted"][value], rel=RELATIVE, abs=ABSOLUTE), (
+                    name,
+                    value,
+                )
     if case in ("main", "same_size"):
         p, q, t = match(
             tensors[f"{case}.pred.pred_logits"].squeeze(-1), tensors[f"{case}.pred.pred_boxes"], boxes, prompt
@@ -94,7 +97,12 @@ def test_losses_have_the_official_values(
         focal, dice = L.mask_losses(tensors[f"{case}.pred.pred_masks"][p, q], masks[t], normaliser)
         assert float(focal) == pytest.approx(values["masks"]["unweighted"]["loss_mask"], rel=RELATIVE)
         assert float(dice) == pytest.approx(values["masks"]["unweighted"]["loss_dice"], rel=RELATIVE)
-        semantic = torch.stack([masks[prompt == i].amax(0) if (prompt == i).any() else torch.zeros_like(masks[0]) for i in range(len(has_object))])
+        semantic = torch.stack(
+            [
+                masks[prompt == i].amax(0) if (prompt == i).any() else torch.zeros_like(masks[0])
+                for i in range(len(has_object))
+            ]
+        )
         focal, dice = L.semantic_losses(tensors[f"{case}.pred.semantic_seg"].squeeze(1), semantic, has_object)
         assert float(focal) == pytest.approx(values["semantic_recipe"]["unweighted"]["loss_semantic_seg"], rel=RELATIVE)
         assert float(dice) == pytest.approx(values["semantic_recipe"]["unweighted"]["loss_semantic_dice"], rel=RELATIVE)

@@ -29,7 +29,9 @@ def iou_and_giou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     intersection = (high - low).clamp(min=0).prod(dim=-1)
     union = _areas(first) + _areas(second) - intersection
     iou = intersection / union
-    hull = (torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])).clamp(min=0)
+    hull = (torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])).clamp(
+        min=0
+    )
     hull_area = hull.prod(dim=-1)
     return iou, iou - (hull_area - union) / hull_area
 

@@ -13,8 +13,7 @@ from transformers.models.sam3.configuration_sam3 import Sam3Config
 from infra.errors import DataError
 from infra.storage import read_json, sha256_file, write_bytes
 from training.sam3.model import PromptableSam3
-
-WEIGHTS, START, CONFIG, TOKENIZER = "model.safetensors", "start.safetensors", "config.json", "tokenizer"
+from training.spec import CONFIG, WEIGHTS
 
 
 def save_weights(path: Path, state: dict[str, Tensor]) -> str:
@@ -35,7 +34,8 @@ def load_weights(model: PromptableSam3, path: Path) -> None:
         if wanted[name].shape != found[name].shape
     )
     if missing or unexpected or shapes:
-        msg = f"{path.name} does not fit its config.json: missing {missing}, unexpected {unexpected}, wrong shape {shapes}"
+        parts = f"missing {missing}, unexpected {unexpected}, wrong shape {shapes}"
+        msg = f"{path.name} does not fit its config.json: {parts}"
         raise DataError(msg)
     with torch.no_grad():
         model.load_state_dict(found, strict=True)
@@ -50,4 +50,5 @@ def load_model(folder: Path, weights: str = WEIGHTS) -> PromptableSam3:
     """Model of a folder, in evaluation mode."""
     model = build_model(read_json(folder / CONFIG))
     load_weights(model, folder / weights)
-    return model.eval()
+    model.eval()
+    return model

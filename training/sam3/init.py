@@ -38,7 +38,10 @@ def initialise(model: PromptableSam3, seed: int) -> None:
                 module.weight.normal_(0.0, 0.02, generator=generator)
         vision = model.vision_encoder.backbone.embeddings
         vision.position_embeddings.normal_(0.0, 0.02, generator=generator)
-        nn.init.xavier_uniform_(vision.patch_embeddings.projection.weight.view(vision.patch_embeddings.projection.weight.shape[0], -1), generator=generator)
+        nn.init.xavier_uniform_(
+            vision.patch_embeddings.projection.weight.view(vision.patch_embeddings.projection.weight.shape[0], -1),
+            generator=generator,
+        )
         model.text_encoder.text_model.embeddings.token_embedding.weight.normal_(0.0, 0.1, generator=generator)
         decoder = model.detr_decoder
         decoder.query_embed.weight.normal_(0.0, 1.0, generator=generator)

@@ -113,7 +113,9 @@ class PromptableSam3(Sam3Model):
             box_labels: (prompts, boxes): 1 positive, 0 negative, -10 not there.
         """
         levels = [level[image_of_prompt] for level in images.levels]
-        positions = [position.expand(len(level), -1, -1, -1) for position, level in zip(images.positions, levels, strict=True)]
+        positions = [
+            position[:1].expand(len(level), -1, -1, -1) for position, level in zip(images.positions, levels, strict=True)
+        ]
         text_features = text.features[text_of_prompt]
         text_mask = text.mask[text_of_prompt]
         count = len(image_of_prompt)

@@ -59,7 +59,9 @@ class PromptTokenizer:
     def save(self, folder: Path) -> None:
         """Write the merge list, from which the vocabulary follows."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(json.dumps({"merges": self._merges}, ensure_ascii=False), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(
+            json.dumps({"merges": self._merges}, ensure_ascii=False), encoding="utf-8"
+        )
 
     def __call__(self, prompts: list[str]) -> Tensor:
         """Token ids (prompts, 32) int64; a longer prompt is cut and ends with the end token."""

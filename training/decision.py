@@ -1,0 +1,64 @@
+"""How logits become a mask: thresholds chosen on the validation split, never on test."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+SCORE_THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How logits become a mask; chosen on the validation split and kept in `config.json`."""
+
+    mask_threshold: float = 0.5  # on the semantic map's probability
+    score_threshold: float = 0.0  # below it the concept is called absent and its mask is empty
+    instance_threshold: float = 0.5  # on query score x presence
+
+
+def choose_decision(rows: list[dict[str, Any]]) -> Decision:
+    """Thresholds that do best on the validation split, as the mean over datasets.
+
+    First the mask threshold by Dice on present concepts; then the score threshold by the same Dice
+    with absent concepts counted too: 1 where the model says absent, 0 where it does not.
+    """
+    if not any(row["present"] for row in rows):
+        return Decision()
+    by_threshold = [
+        _mean_over_datasets([(row["dataset"], row["dice"][index]) for row in rows if row["present"]])
+        for index in range(len(MASK_THRESHOLDS))
+    ]
+    best = int(np.argmax(by_threshold))
+    by_score = [
+        _mean_over_datasets(
+            [
+                (
+                    row["dataset"],
+                    (row["dice"][best] if row["score"] >= least else 0.0)
+                    if row["present"]
+                    else float(row["score"] < least),
+                )
+                for row in rows
+            ]
+        )
+        for least in SCORE_THRESHOLDS
+    ]
+    return replace(
+        Decision(), mask_threshold=MASK_THRESHOLDS[best], score_threshold=SCORE_THRESHOLDS[int(np.argmax(by_score))]
+    )
+
+
+def decision_record(decision: Decision) -> dict[str, float]:
+    """What `config.json` keeps of a decision."""
+    return asdict(decision)
+
+
+def _mean_over_datasets(values: list[tuple[str, float]]) -> float:
+    datasets: dict[str, list[float]] = {}
+    for dataset, value in values:
+        datasets.setdefault(dataset, []).append(value)
+    return float(np.mean([np.mean(part) for part in datasets.values()]))

@@ -1,0 +1,441 @@
+"""Ray around the training core: the only module of `training/` that knows Ray.
+
+Both functions run in the present Ray session, write their output folder in one rename, and pick up
+what a killed run left in `run_dir`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from infra.compute import ray_map
+from infra.errors import ServiceError, UsageError
+from infra.storage import digest_of, read_json, sha256_file, write_json, write_text
+from preprocessing import schema
+from training import recipes
+from training.spec import CONFIG, START, TOKENIZER, WEIGHTS
+
+Progress = Callable[[dict[str, Any]], None]
+
+ENGINE = "training.predict:Segmenter"
+_POLL_SECONDS = 0.5
+_CHECKPOINT = "state.ckpt"
+_MAX_WORKER_FAILURES = 3
+
+
+def run_training(
+    *,
+    data_root: Path,
+    datasets: list[str],
+    out: Path,
+    params: dict[str, Any],
+    run_dir: Path,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Fine-tune with Ray Train and write the candidate folder (docs/architecture.md); return its `train.json`.
+
+    Args:
+        data_root: folder of dataset versions.
+        datasets: names of the versions to train on.
+        out: the candidate folder; replaced in one rename at the end.
+        params: the `train` section of params.yaml.
+        run_dir: machine-local state: Ray Train runs, prepared shards, progress.
+        progress: called about twice a second with step, steps, loss, samples_per_s, eta_s.
+    """
+    from training.spec import FitSpec, start_config
+
+    recipe = recipes.resolve(params)
+    start = str(params.get("start") or "")
+    if start:
+        config = start_config(start)
+        recipe = replace(recipe, sam3=config["sam3"], image_size=config["image_size"])
+    digests = {name: schema.read_dataset_file(data_root / name)["manifest_digest"] for name in datasets}
+    _need_train_samples(data_root, datasets)
+    run_dir = run_dir.resolve()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    spec = FitSpec(recipe, str(data_root.resolve()), datasets, str(run_dir), start)
+    identity = {"recipe": asdict(recipe), "code": recipes.code_sha256(), "digests": digests, "start": start}
+    final = run_dir / "final" / digest_of(identity)[:16]
+    if not (final / "done.json").is_file():
+        with _watch(run_dir, progress):
+            _train(spec, final, int(params.get("workers", 1)))
+    return _publish(spec, final, out, digests, int(params.get("workers", 1)))
+
+
+def _need_train_samples(data_root: Path, datasets: list[str]) -> None:
+    if not any(schema.read_dataset_file(data_root / name)["splits"].get("train") for name in datasets):
+        msg = (
+            f"nothing to train on: expected at least one sample in the train split, found none in {', '.join(datasets)}"
+        )
+        raise UsageError(msg)
+
+
+def _train(spec: Any, final: Path, workers: int) -> None:
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    resources = ray.cluster_resources()
+    use_gpu = resources.get("GPU", 0) >= workers
+    if resources.get("CPU", 0) < workers:
+        msg = (
+            f"train.workers: expected at most {int(resources.get('CPU', 0))}, the CPUs of this Ray session, "
+            f"found {workers}. Lower train.workers in params.yaml or start Ray with more CPUs"
+        )
+        raise UsageError(msg)
+    trainer = TorchTrainer(
+        _rank,
+        train_loop_config={"spec": spec, "final": str(final), "threads": max(1, int(resources["CPU"]) // workers)},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            # the same inputs find the same run: a killed one goes on from its last checkpoint
+            name=final.name,
+            storage_path=str(Path(spec.run_dir) / "ray"),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=_MAX_WORKER_FAILURES),
+        ),
+    )
+    result = trainer.fit()
+    if not (final / "done.json").is_file():
+        msg = f"training ended without its weights in {final}: {result.error or 'see the Ray Train run beside it'}"
+        raise ServiceError(msg)
+    # the run is over and its weights are kept: its checkpoints (optimiser state) are not needed again
+    shutil.rmtree(Path(spec.run_dir) / "ray" / final.name, ignore_errors=True)
+
+
+def _rank(config: dict[str, Any]) -> None:
+    """One Ray Train worker."""
+    import lightning
+    import torch
+    from ray import train
+    from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare_trainer
+
+    from training.fit import fit
+
+    torch.set_num_threads(config["threads"])
+    spec, final = config["spec"], Path(config["final"])
+    context = train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+
+    class ReportCheckpoint(lightning.Callback):
+        """Hand a Lightning checkpoint to Ray Train every `checkpoint_every` steps."""
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            step = trainer.global_step
+            if step % spec.recipe.checkpoint_every and step != spec.recipe.steps:
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                trainer.save_checkpoint(Path(folder) / _CHECKPOINT)
+                metrics = {"step": step, "loss": pl_module.terms["loss"]}
+                kept = train.Checkpoint.from_directory(folder) if rank == 0 else None
+                train.report(metrics, checkpoint=kept)
+
+    def make_trainer(callbacks: list[lightning.Callback]) -> lightning.Trainer:
+        trainer = lightning.Trainer(
+            max_steps=spec.recipe.steps,
+            max_epochs=-1,
+            accelerator="auto",
+            devices="auto",
+            strategy=RayDDPStrategy(find_unused_parameters=True),
+            plugins=[RayLightningEnvironment()],
+            callbacks=[*callbacks, ReportCheckpoint()],
+            gradient_clip_val=spec.recipe.clip_norm,
+            precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        return prepare_trainer(trainer)
+
+    with contextlib.ExitStack() as stack:
+        resume = None
+        checkpoint = train.get_checkpoint()
+        if checkpoint is not None:
+            resume = Path(stack.enter_context(checkpoint.as_directory())) / _CHECKPOINT
+        result = fit(
+            spec,
+            rank=rank,
+            world_size=world_size,
+            barrier=torch.distributed.barrier,
+            make_trainer=make_trainer,
+            resume=resume,
+        )
+    if rank == 0:
+        _write_final(spec, final, result)
+
+
+def _write_final(spec: Any, final: Path, result: Any) -> None:
+    from training.fit import start_model
+    from training.sam3.checkpoint import save_weights
+    from training.sam3.tokenizer import PromptTokenizer
+
+    final.mkdir(parents=True, exist_ok=True)
+    save_weights(final / START, start_model(spec.recipe, spec.start).state_dict())
+    save_weights(final / WEIGHTS, result.module.averaged_state())
+    PromptTokenizer.from_installed().save(final / TOKENIZER)
+    write_text(final / "history.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in result.history))
+    parameters = sum(parameter.numel() for parameter in result.module.model.parameters())
+    write_json(final / "done.json", {"parameters": parameters, "skipped_batches": result.module.skipped})
+
+
+@contextlib.contextmanager
+def _watch(run_dir: Path, progress: Progress | None) -> Iterator[None]:
+    """Pass what rank 0 writes to the progress file on to `progress`, about twice a second."""
+    from training.spec import PROGRESS_FILE
+
+    file = run_dir / PROGRESS_FILE
+    file.unlink(missing_ok=True)
+    stop = threading.Event()
+
+    def poll() -> None:
+        last = ""
+        while not stop.wait(_POLL_SECONDS):
+            text = file.read_text() if file.is_file() else ""
+            if text and text != last and progress is not None:
+                last = text
+                progress(json.loads(text))
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers: int) -> dict[str, Any]:
+    """Choose the thresholds on the validation split, then put the candidate folder in place."""
+    from training.decision import choose_decision, decision_record
+
+    done = read_json(final / "done.json")
+    with _replace_folder(out) as folder:
+        for name in (START, WEIGHTS, "history.jsonl"):
+            shutil.copyfile(final / name, folder / name)
+        shutil.copytree(final / TOKENIZER, folder / TOKENIZER)
+        config = {
+            "engine": ENGINE,
+            "image_size": spec.recipe.image_size,
+            "sam3": spec.recipe.sam3,
+            "recipe": spec.recipe.name,
+        }
+        write_json(folder / CONFIG, config)
+        jobs = [
+            {"folder": str(folder), "data_root": spec.data_root, "dataset": name, "shard": number}
+            for name in spec.datasets
+            for number in range(_shard_count(Path(spec.data_root), name))
+        ]
+        rows = [row for _, part in sorted(ray_map(_threshold_job, jobs), key=lambda item: item[0]) for row in part]
+        write_json(folder / CONFIG, {**config, "decision": decision_record(choose_decision(rows))})
+        record = {
+            "recipe": asdict(spec.recipe),
+            "seed": spec.recipe.seed,
+            "steps": spec.recipe.steps,
+            "workers": workers,
+            "parameters": done["parameters"],
+            "skipped_batches": done["skipped_batches"],
+            "datasets": digests,
+            "weights_sha256": sha256_file(folder / WEIGHTS),
+            "start_sha256": sha256_file(folder / START),
+        }
+        write_json(folder / "train.json", record)
+    return record
+
+
+def _shard_count(data_root: Path, dataset: str) -> int:
+    return len(schema.read_dataset_file(data_root / dataset)["shards"])
+
+
+@contextlib.contextmanager
+def _replace_folder(out: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `out` at the end of the block; a killed one is cleared next time."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = out.with_name(f".{out.name}.part-tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    yield building
+    if out.exists():
+        old = out.with_name(f".{out.name}.old-part-tmp")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(out, old)
+        os.replace(building, out)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(building, out)
+
+
+def _job_shard(job: dict[str, Any]) -> Any:
+    from training.prepared import shards_of
+
+    return shards_of(Path(job["data_root"]), job["dataset"])[job["shard"]]
+
+
+_segmenters: dict[tuple[str, str], Any] = {}
+
+
+def _segmenter(folder: str, weights: str) -> Any:
+    """The loaded model, once a worker process: Ray keeps its processes between tasks."""
+    import torch
+
+    from training.predict import Segmenter
+
+    stamp = (
+        f"{folder}:{(Path(folder) / weights).stat().st_mtime_ns}:{sha256_file(Path(folder) / 'config.json')}",
+        weights,
+    )
+    if stamp not in _segmenters:
+        torch.set_num_threads(1)
+        if len(_segmenters) > 1:
+            _segmenters.clear()
+        _segmenters[stamp] = Segmenter.load(Path(folder), weights)
+    return _segmenters[stamp]
+
+
+def _threshold_job(job: dict[str, Any]) -> tuple[tuple[str, int], list[dict[str, Any]]]:
+    from training.evaluate import threshold_rows
+
+    rows = threshold_rows(_segmenter(job["folder"], WEIGHTS), _job_shard(job), "val")
+    return (job["dataset"], job["shard"]), rows
+
+
+def run_evaluation(
+    *,
+    data_root: Path,
+    datasets: list[str],
+    candidate: Path,
+    out: Path,
+    params: dict[str, Any],
+    run_dir: Path,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate a candidate and its start checkpoint and write the evaluation folder; return `evaluation.json`.
+
+    Args:
+        data_root: folder of dataset versions.
+        datasets: names of the versions.
+        candidate: the candidate folder.
+        out: the evaluation folder; replaced in one rename at the end.
+        params: the `evaluate` section of params.yaml.
+        run_dir: machine-local state (not used yet by this in-memory pass).
+        progress: called after each shard with done and total.
+    """
+    import pyarrow.parquet as pq
+
+    from training.overlays import choose
+    from training.summary import summarise, table_of
+
+    split, most = str(params["split"]), int(params.get("max_samples_per_dataset") or 0)
+    record = read_json(candidate / "train.json")
+    base = {"folder": str(candidate.resolve()), "data_root": str(data_root.resolve()), "split": split, "most": most}
+    jobs = [
+        {**base, "dataset": name, "shard": number, "model": model, "weights": weights, "prompts": prompts}
+        # "before" is asked by text alone: boxes say nothing about what training brought
+        for model, weights, prompts in (("after", WEIGHTS, ("text", "box")), ("before", START, ("text",)))
+        for name in datasets
+        for number in range(_shard_count(data_root, name))
+    ]
+    parts = []
+    for part in ray_map(_evaluate_job, jobs):
+        parts.append(part)
+        if progress is not None:
+            progress({"done": len(parts), "total": len(jobs)})
+    rows = [row for _, found in sorted(parts, key=lambda item: item[0]) for row in found]
+    modalities = {name: schema.read_dataset_file(data_root / name)["modality"] for name in datasets}
+    evaluation = {
+        "schema": "1",
+        "split": split,
+        "manifest_digests": {name: schema.read_dataset_file(data_root / name)["manifest_digest"] for name in datasets},
+        "weights_sha256": record["weights_sha256"],
+        "start_sha256": record["start_sha256"],
+        "decision": read_json(candidate / "config.json").get("decision", {}),
+        "prompts": {"text": {"privileged": False}, "box": {"privileged": True}},
+        **summarise(rows, modalities),
+    }
+    with _replace_folder(out) as folder:
+        pq.write_table(table_of(rows), folder / "evaluation.parquet", compression="zstd")
+        write_json(folder / "evaluation.json", evaluation)
+        _write_overlays(folder, rows, choose(rows), base, datasets)
+    return evaluation
+
+
+def _evaluate_job(job: dict[str, Any]) -> tuple[tuple[str, str, int], list[dict[str, Any]]]:
+    from training.evaluate import evaluate_shard
+
+    rows = evaluate_shard(
+        _segmenter(job["folder"], job["weights"]),
+        _job_shard(job),
+        job["split"],
+        model=job["model"],
+        prompts=job["prompts"],
+        most=job["most"],
+    )
+    return (job["model"], job["dataset"], job["shard"]), rows
+
+
+def _write_overlays(
+    folder: Path, rows: list[dict[str, Any]], chosen: list[dict[str, Any]], base: dict[str, Any], datasets: list[str]
+) -> None:
+    before = {
+        (row["sample_id"], row["concept"]): row["dice"]
+        for row in rows
+        if row["model"] == "before" and row["prompt"] == "text"
+    }
+    jobs = [
+        {
+            **base,
+            "dataset": name,
+            "pairs": [(row["sample_id"], row["concept"]) for row in chosen if row["dataset"] == name],
+        }
+        for name in datasets
+    ]
+    pictures: dict[tuple[str, str], bytes] = {}
+    for part in ray_map(_overlay_job, [job for job in jobs if job["pairs"]]):
+        pictures.update(part)
+    listed = []
+    (folder / "overlays").mkdir()
+    for number, row in enumerate(chosen):
+        key = (row["sample_id"], row["concept"])
+        name = f"overlays/{number:03d}.png"
+        (folder / name).write_bytes(pictures[key])
+        listed.append(
+            {
+                "file": name,
+                "dataset": row["dataset"],
+                "modality": row["modality"],
+                "sample_id": row["sample_id"],
+                "concept": row["concept"],
+                "dice_before": before.get(key),
+                "dice_after": row["dice"],
+            }
+        )
+    write_json(folder / "overlays.json", listed)
+
+
+def _overlay_job(job: dict[str, Any]) -> dict[tuple[str, str], bytes]:
+    from training.evaluate import truth_of
+    from training.overlays import triptych
+    from training.prepared import decode_image, rows_of, shards_of
+
+    segmenter = _segmenter(job["folder"], WEIGHTS)
+    wanted = {tuple(pair) for pair in job["pairs"]}
+    samples = {sample for sample, _ in wanted}
+    pictures = {}
+    for shard in shards_of(Path(job["data_root"]), job["dataset"]):
+        for row in rows_of(shard):
+            if row["sample_id"] not in samples:
+                continue
+            pixels = decode_image(row["image"])
+            for concept in sorted(concept for sample, concept in wanted if sample == row["sample_id"]):
+                found = segmenter.segment(pixels, [concept])[0]
+                pictures[row["sample_id"], concept] = triptych(pixels, truth_of(row, concept), found["mask"])
+    return pictures

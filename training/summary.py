@@ -1,0 +1,112 @@
+"""Rows of an evaluation to its table and its figures. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+ROWS_SCHEMA = pa.schema(
+    [
+        pa.field(name, kind)
+        for name, kind in {
+            "sample_id": pa.string(),
+            "dataset": pa.string(),
+            "modality": pa.string(),
+            "case_id": pa.string(),
+            "group_id": pa.string(),
+            "concept": pa.string(),
+            "prompt": pa.string(),
+            "model": pa.string(),
+            "present": pa.bool_(),
+            "score": pa.float64(),
+            "dice": pa.float64(),
+            "iou": pa.float64(),
+            "dice_instances": pa.float64(),
+            "truth_px": pa.int64(),
+            "predicted_px": pa.int64(),
+        }.items()
+    ]
+)
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Mean, or None where there is nothing to measure."""
+    return float(np.mean(values)) if len(values) else None
+
+
+def summarise(rows: list[dict[str, Any]], modalities: dict[str, str]) -> dict[str, Any]:
+    """`datasets` and `summary` of evaluation.json from the rows of all samples."""
+    datasets: dict[str, Any] = {}
+    for name, modality in modalities.items():
+        own = [row for row in rows if row["dataset"] == name]
+
+        def dice(model: str, prompt: str, part: list[dict[str, Any]], figure: str = "dice") -> float | None:
+            return mean(
+                [row[figure] for row in part if row["present"] and row["model"] == model and row["prompt"] == prompt]
+            )
+
+        def score(model: str, present: bool, part: list[dict[str, Any]]) -> float | None:
+            return mean(
+                [
+                    row["score"]
+                    for row in part
+                    if row["prompt"] == "text" and row["model"] == model and row["present"] is present
+                ]
+            )
+
+        def figures(part: list[dict[str, Any]]) -> dict[str, Any]:
+            return {
+                "dice_text_before": dice("before", "text", part),
+                "dice_text_after": dice("after", "text", part),
+                "dice_box_after": dice("after", "box", part),
+                "iou_text_after": dice("after", "text", part, "iou"),
+                "dice_instances_after": dice("after", "text", part, "dice_instances"),
+            }
+
+        asked = [row for row in own if row["prompt"] == "text" and row["model"] == "after"]
+        datasets[name] = {
+            "modality": modality,
+            "samples": len({row["sample_id"] for row in own}),
+            **figures(own),
+            "score_present": score("after", True, own),
+            "score_absent": score("after", False, own),
+            "score_absent_before": score("before", False, own),
+            "absent_pairs": sum(not row["present"] for row in asked),
+            "concepts": {
+                concept: {
+                    "pairs": sum(row["present"] for row in asked if row["concept"] == concept),
+                    **figures([row for row in own if row["concept"] == concept]),
+                }
+                for concept in sorted({row["concept"] for row in own})
+            },
+        }
+    absent = [
+        row["score"] for row in rows if row["prompt"] == "text" and row["model"] == "after" and not row["present"]
+    ]
+    summary: dict[str, Any] = {
+        figure: mean([entry[figure] for entry in datasets.values() if entry[figure] is not None])
+        for figure in (
+            "dice_text_before",
+            "dice_text_after",
+            "dice_box_after",
+            "iou_text_after",
+            "dice_instances_after",
+            "score_present",
+            "score_absent",
+            "score_absent_before",
+        )
+    }
+    summary["score_absent_pairs"] = mean(absent)
+    summary["samples"] = sum(entry["samples"] for entry in datasets.values())
+    return {"datasets": datasets, "summary": summary}
+
+
+def table_of(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows as an Arrow table in a fixed order."""
+    ordered = sorted(
+        rows, key=lambda row: (row["dataset"], row["sample_id"], row["concept"], row["prompt"], row["model"])
+    )
+    return pa.Table.from_pylist(ordered, schema=ROWS_SCHEMA)

@@ -108,7 +108,7 @@ class RegistryStore:
         model_name: str,
         example: Example,
         report: Path | None = None,
-        overlays: int = 24,
+        overlays: int = 48,
     ) -> Registered:
         """Register a candidate with all that is known about it; the same candidate again changes nothing.
 

@@ -39,7 +39,9 @@ OBJECT = pa.struct(
         pa.field("area", pa.int64(), nullable=False),  # pixels
     ]
 )
-SOURCE_FILE = pa.struct([pa.field("file", pa.string(), nullable=False), pa.field("sha256", pa.string(), nullable=False)])
+SOURCE_FILE = pa.struct(
+    [pa.field("file", pa.string(), nullable=False), pa.field("sha256", pa.string(), nullable=False)]
+)
 
 _IDENTITY = [
     pa.field("sample_id", pa.string(), nullable=False),

@@ -35,7 +35,10 @@ class Licence:
 
 @dataclass(frozen=True)
 class Official:
-    """An address that needs no login. `root` is the folder inside the archive that holds the data."""
+    """An address that needs no login; `bytes` 0 and `sha256` None where none is published.
+
+    `root` is the folder inside the archive that becomes the dataset's root; empty: the archive's top.
+    """
 
     url: str
     sha256: str | None
@@ -159,9 +162,7 @@ class DatasetCard:
 
     def resolved(self) -> dict[str, Any]:
         """The card as JSON-ready values, with the kind of each label rule named."""
-        value = _with_kinds(self)
-        value["concepts"] = list(self.concepts)
-        return value
+        return {**_with_kinds(self), "concepts": list(self.concepts)}
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ def cases_of(card: DatasetCard) -> Cases:
     from preprocessing.pairing import find_cases
 
     module = _modules().get(card.name)
-    if module is not None and module.CARD is card:
+    if module is not None and card == module.CARD:
         function: Cases = module.cases
         return function
     return lambda root: find_cases(card, root)

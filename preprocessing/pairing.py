@@ -50,7 +50,7 @@ def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:
     """Pair relative paths by the card's layouts. A path belongs to the first expression that matches it."""
     found: dict[str, _Found] = {}
     patterns = [(layout, _compiled(layout)) for layout in card.layouts]
-    excluded = [re.compile(pattern) for pattern in card.not_data]
+    excluded = [re.compile(pattern) for pattern in {**card.not_data, **COMMON_NOT_DATA}]
     for file in files:
         if any(pattern.fullmatch(file) for pattern in excluded):
             continue

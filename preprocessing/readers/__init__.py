@@ -1,0 +1,65 @@
+"""Files to pixels and geometry, through the public decoders; nothing is decoded by code of our own."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.errors import CaseError
+
+# Above this a header is refused before anything is allocated. Units: pixels of a 2D image, voxels of a volume.
+MAX_PIXELS = 400_000_000
+MAX_VOXELS = 1_000_000_000
+
+# What the decoders raise on broken files. They document none of it; a decoder's confusion about a
+# broken file is the file's fault, so all of these mean "unreadable" here and nowhere else.
+DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+)
+
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+DICOM_SUFFIXES = (".dcm", ".seg", ".ima")
+
+
+def kind_of(file: str) -> str:
+    """ "volume", "dicom" or "raster" by a file's name."""
+    name = file.lower()
+    if name.endswith(VOLUME_SUFFIXES):
+        return "volume"
+    if name.endswith(DICOM_SUFFIXES):
+        return "dicom"
+    return "raster"
+
+
+@contextmanager
+def decoding(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into a CaseError that says `unreadable`."""
+    try:
+        yield
+    except DECODER_ERRORS as error:
+        text = " ".join(str(error).split()).replace(str(path), path.name).replace(str(path.parent) + "/", "")
+        raise CaseError(
+            "unreadable",
+            expected=f"{what} that decodes to the end",
+            found=f"{type(error).__name__}: {text[-200:]}",
+            fix="Fetch the file again, or leave the case out",
+        ) from error
+
+
+def too_large(count: int, limit: int, unit: str) -> CaseError:
+    """The refusal of a header that claims more than the limit."""
+    return CaseError("too_large", expected=f"at most {limit} {unit}", found=f"a header that claims {count}")

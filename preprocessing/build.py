@@ -1,0 +1,319 @@
+"""Build one dataset version: all cases through `process`, then shards, manifest, tables, card, `dataset.json`.
+
+The output is a function of the inventory, the recipe, the parameters and the pseudonym key: no times,
+no paths. `dataset.json` is removed first and written last.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from infra.errors import DataError
+from infra.storage import digest_of, remove_leftovers, write_bytes, write_json, write_text
+from preprocessing import ontology, quality, schema, shards
+from preprocessing.card_page import card_page
+from preprocessing.cards import DatasetCard, RawCase, cases_of
+from preprocessing.case_cache import CaseCache, Entry, pack
+from preprocessing.harmonize.case import CaseItem, process
+from preprocessing.pairing import files_below
+from preprocessing.recipe import recipe_file, recipe_sha256
+from preprocessing.splits import pseudonym, split_of
+
+__all__ = ["build_dataset", "recipe_file", "run_case"]
+
+MapCases = Callable[[Callable[[CaseItem], tuple[str, bytes, str]], list[CaseItem]], Iterable[tuple[str, bytes, str]]]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all steps of one build share."""
+
+    card: DatasetCard
+    params: dict[str, Any]
+    key: bytes
+    recipe: str
+
+
+def run_case(item: CaseItem) -> tuple[str, bytes, str]:
+    """Process one case, wherever: (key, packed entry, name of a file that changed since the scan or "")."""
+    result = process(item)
+    if result.changed:
+        return result.key, b"", result.changed
+    rows = [{**row, **_identity(item)} for row in result.rows]
+    return result.key, pack(rows, result.columns, result.refusal), ""
+
+
+def build_dataset(
+    card: DatasetCard,
+    root: Path,
+    inventory: list[dict[str, Any]],
+    out: Path,
+    params: dict[str, Any],
+    *,
+    pseudonym_key: bytes,
+    case_cache: Path | None,
+    map_cases: MapCases = map,
+    source_kind: str,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Build the version of `card` from the files below `root` into `out`; return `dataset.json` + `reused_cases`.
+
+    `inventory` lists {"file", "bytes", "sha256"}; `params` has the sections harmonize, shards, splits;
+    `progress(done, total)` counts cases. Cases that `case_cache` remembers are not read again. Raises
+    DataError where the folder is not what was scanned or holds no case of this card.
+    """
+    recipe = recipe_file(card)
+    job = _Job(card, params, pseudonym_key, recipe_sha256(recipe, params["harmonize"]))
+    cases = _checked_cases(card, root, inventory)
+    sha256 = {str(line["file"]): str(line["sha256"]) for line in inventory}
+    items = {case.case_id: _item(job, case, root, sha256) for case in cases}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / schema.DATASET_FILE).unlink(missing_ok=True)
+    remove_leftovers(out)
+    with tempfile.TemporaryDirectory(prefix="segfoundry-cases-") as spare:
+        cache = CaseCache((case_cache / card.name) if case_cache else Path(spare))
+        reused = _fill(cache, list(items.values()), map_cases, progress)
+        kept, refused = _sort_out(cache, cases, items)
+        account = quality.account(card, sha256, kept, [case for case, _ in refused])
+        manifest, written = _write_shards(job, cache, kept, items, out)
+        tables = _write_tables(job, cache, kept, items, refused, account, out)
+        cache.keep_only({item.key for item in items.values()})
+    for path in out.glob("shard-*.parquet"):
+        if path.name not in written:
+            path.unlink()
+    report = _report(job, source_kind, account, manifest, written, len(kept), tables.num_rows)
+    write_json(out / schema.CONCEPTS_FILE, {concept: ontology.describe(concept) for concept in card.concepts})
+    write_text(out / schema.CARD_FILE, card_page(card, report, manifest, tables, account, out))
+    write_json(out / schema.DATASET_FILE, report)
+    return {**report, "reused_cases": reused}
+
+
+def _checked_cases(card: DatasetCard, root: Path, inventory: list[dict[str, Any]]) -> list[RawCase]:
+    """The cases below `root`, all of whose files are in the inventory, and nothing of it is gone."""
+    on_disk = set(files_below(root))
+    listed = {str(line["file"]) for line in inventory}
+    gone = sorted(listed - on_disk)
+    if gone:
+        msg = f"{card.name}: {len(gone)} scanned file(s) are gone, first {gone[0]}. {_again(card)}"
+        raise DataError(msg)
+    cases = list(cases_of(card)(root))
+    new = sorted({file for case in cases for file in case.files} - listed)
+    if new:
+        msg = f"{card.name}: {len(new)} file(s) came after the scan, first {new[0]}. {_again(card)}"
+        raise DataError(msg)
+    if not any(case.images and case.labels for case in cases):
+        patterns = " or ".join(layout.image for layout in card.layouts)
+        msg = f"{card.name}: no image with a label among {len(on_disk)} files; expected images named {patterns}"
+        raise DataError(msg)
+    return cases
+
+
+def _again(card: DatasetCard) -> str:
+    return f"Scan again: `segfoundry data fetch {card.name}`"
+
+
+def _item(job: _Job, case: RawCase, root: Path, sha256: dict[str, str]) -> CaseItem:
+    digests = {file: sha256[file] for file in case.files}
+    harmonize = job.params["harmonize"]
+    shown_id, shown = _shown(job, case.case_id), {file: _shown_file(job, file) for file in case.files}
+    identity = asdict(case)
+    identity.update(group="", split="")  # neither decides what a row says
+    return CaseItem(
+        card=job.card,
+        case=case,
+        root=str(root),
+        sha256=digests,
+        orientation=str(harmonize["orientation"]),
+        min_object_area_px=int(harmonize["min_object_area_px"]),
+        shown_id=shown_id,
+        shown_files=shown,
+        recipe=job.recipe,
+        key=digest_of([job.recipe, identity, digests, shown_id, shown]),
+    )
+
+
+def _shown(job: _Job, case_id: str) -> str:
+    return case_id if job.card.public else pseudonym(job.card.domain, case_id, job.key, "c")
+
+
+def _shown_file(job: _Job, file: str) -> str:
+    """A file's name as written: for a closed dataset a pseudonym with the real ending."""
+    return file if job.card.public else pseudonym(job.card.domain, file, job.key, "f") + Path(file).suffix
+
+
+def _identity(item: CaseItem) -> dict[str, Any]:
+    """The columns of a row that a case knows; group and split are the build's."""
+    return {
+        "dataset": item.card.name,
+        "case_id": item.shown_id,
+        "group_id": "",
+        "modality": item.card.modality,
+        "split": "",
+        "source": [{"file": item.shown_files[file], "sha256": item.sha256[file]} for file in item.case.files],
+        "recipe_sha256": item.recipe,
+    }
+
+
+def _fill(cache: CaseCache, items: list[CaseItem], map_cases: MapCases, progress: Progress | None) -> int:
+    """Make the cache hold every case; return how many it held before."""
+    missing = [item for item in items if cache.read(item.key) is None]
+    done = reused = len(items) - len(missing)
+    changed = []
+    if progress:
+        progress(done, len(items))
+    for key, payload, file in map_cases(run_case, missing) if missing else ():
+        if file:
+            changed.append(file)
+        else:
+            cache.write(key, payload)
+        done += 1
+        if progress:
+            progress(done, len(items))
+    if changed:
+        card = items[0].card
+        msg = (
+            f"{card.name}: {len(changed)} file(s) are not what was scanned, first {sorted(changed)[0]} "
+            f"(its SHA-256 is not the inventory's). {_again(card)}"
+        )
+        raise DataError(msg)
+    return reused
+
+
+def _entry(cache: CaseCache, item: CaseItem) -> Entry:
+    entry = cache.read(item.key)
+    if entry is None:
+        name = cache.path(item.key).name
+        msg = f"{item.card.name}/{item.shown_id}: its cache entry {name} is gone or damaged; run again"
+        raise DataError(msg)
+    return entry
+
+
+def _sort_out(
+    cache: CaseCache, cases: list[RawCase], items: dict[str, CaseItem]
+) -> tuple[list[RawCase], list[tuple[RawCase, dict[str, str]]]]:
+    kept, refused = [], []
+    for case in cases:
+        refusal = _entry(cache, items[case.case_id]).refusal
+        if refusal is None:
+            kept.append(case)
+        else:
+            refused.append((case, refusal))
+    return kept, refused
+
+
+def _place(job: _Job, case: RawCase) -> dict[str, str]:
+    """Group and split of a case."""
+    splits = job.params["splits"]
+    domain = job.card.domain
+    split = split_of(domain, case.group, str(splits["key"]), float(splits["val"]), float(splits["test"]), case.split)
+    return {"group_id": pseudonym(domain, case.group, job.key), "split": split}
+
+
+def _write_shards(
+    job: _Job, cache: CaseCache, kept: list[RawCase], items: dict[str, CaseItem], out: Path
+) -> tuple[pa.Table, dict[str, dict[str, Any]]]:
+    """Write the shards one at a time; return the manifest and {file: {"sha256", "rows"}}."""
+    total = sum(cache.path(items[case.case_id].key).stat().st_size for case in kept)
+    count = shards.shard_count(total, int(job.params["shards"]["target_bytes"]))
+    members: dict[int, list[RawCase]] = {}
+    for case in kept:
+        members.setdefault(shards.shard_of(job.card.name, items[case.case_id].shown_id, count), []).append(case)
+    parts, written = [], {}
+    for index in sorted(members):
+        table = pa.concat_tables(_placed(job, cache, members[index], items)).sort_by("sample_id").combine_chunks()
+        table.validate(full=True)
+        name = shards.shard_name(index)
+        written[name] = {
+            "sha256": shards.write_if_changed(out / name, shards.parquet_bytes(table)),
+            "rows": table.num_rows,
+        }
+        part = table.drop_columns(["image"])
+        part = part.append_column(schema.MANIFEST_SCHEMA.field("shard"), pa.array([name] * table.num_rows, pa.string()))
+        part = part.append_column(schema.MANIFEST_SCHEMA.field("row"), pa.array(range(table.num_rows), pa.int64()))
+        parts.append(part)
+    if not parts:
+        msg = f"{job.card.name}: every case was refused; `segfoundry data check {job.card.name}` says why"
+        raise DataError(msg)
+    manifest = pa.concat_tables(parts).sort_by("sample_id").combine_chunks().cast(schema.MANIFEST_SCHEMA)
+    shards.write_if_changed(out / schema.MANIFEST_FILE, shards.parquet_bytes(manifest))
+    return manifest, written
+
+
+def _placed(job: _Job, cache: CaseCache, cases: list[RawCase], items: dict[str, CaseItem]) -> Iterator[pa.Table]:
+    for case in cases:
+        table = _entry(cache, items[case.case_id]).rows
+        for name, value in _place(job, case).items():
+            column = pa.array([value] * table.num_rows, pa.string())
+            table = table.set_column(table.schema.get_field_index(name), schema.SHARD_SCHEMA.field(name), column)
+        yield table
+
+
+def _write_tables(
+    job: _Job,
+    cache: CaseCache,
+    kept: list[RawCase],
+    items: dict[str, CaseItem],
+    refused: list[tuple[RawCase, dict[str, str]]],
+    account: quality.Account,
+    out: Path,
+) -> pa.Table:
+    """Write the cases and quarantine tables; return the latter."""
+    rows = [
+        {
+            "dataset": job.card.name,
+            "case_id": items[case.case_id].shown_id,
+            **_place(job, case),
+            **_entry(cache, items[case.case_id]).columns,
+        }
+        for case in kept
+    ]
+    rows.sort(key=lambda row: str(row["case_id"]))
+    write_bytes(out / schema.CASES_FILE, shards.parquet_bytes(shards.table_of(rows, schema.CASES_SCHEMA)))
+    out_rows = [row for _, row in refused]
+    out_rows += [quality.unclaimed_row(_shown_file(job, file)) for file in account.unclaimed]
+    out_rows = sorted(({"dataset": job.card.name, **row} for row in out_rows), key=lambda row: row["case_id"])
+    table = shards.table_of(out_rows, schema.QUARANTINE_SCHEMA)
+    write_bytes(out / schema.QUARANTINE_FILE, shards.parquet_bytes(table))
+    return table
+
+
+def _report(
+    job: _Job,
+    source_kind: str,
+    account: quality.Account,
+    manifest: pa.Table,
+    written: dict[str, dict[str, Any]],
+    kept: int,
+    quarantined: int,
+) -> dict[str, Any]:
+    """The content of `dataset.json`."""
+    card = job.card
+    split = manifest.column("split").to_pylist()
+    return {
+        "schema": schema.SCHEMA_VERSION,
+        "dataset": card.name,
+        "title": card.title,
+        "modality": card.modality,
+        "licence": {name: value for name, value in asdict(card.licence).items() if value},
+        "citation": card.citation,
+        "source_kind": source_kind,
+        "counts": {
+            "cases_found": kept + quarantined,
+            "cases_kept": kept,
+            "cases_quarantined": quarantined,
+            "samples": manifest.num_rows,
+            "objects": sum(len(row) for row in manifest.column("objects").to_pylist()),
+            **account.counts(),
+        },
+        "splits": {name: split.count(name) for name in schema.SPLITS},
+        "manifest_digest": schema.manifest_digest(manifest),
+        "recipe_sha256": job.recipe,
+        "shards": written,
+    }

@@ -1,0 +1,128 @@
+"""`card.html`: what a dataset version is, for people; one file, no script, nothing fetched."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from numpy.typing import NDArray
+from PIL import Image
+
+from preprocessing import ontology, schema
+from preprocessing.cards import DatasetCard
+from preprocessing.harmonize.payload import decode
+from preprocessing.quality import Account
+from preprocessing.schema import rle
+
+_PICTURES = 6
+_SIDE_PX = 320
+_COLOURS = ((230, 60, 60), (50, 130, 240), (60, 190, 90), (240, 180, 40), (170, 80, 220), (40, 200, 200))
+
+
+@cache
+def _template() -> Template:
+    loader = FileSystemLoader(Path(__file__).with_name("templates"))
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(
+        "card.html"
+    )
+
+
+def card_page(
+    card: DatasetCard, report: dict[str, Any], manifest: pa.Table, quarantine: pa.Table, account: Account, folder: Path
+) -> str:
+    """The page of a version whose shards lie in `folder`; equal versions give equal pages."""
+    return _template().render(
+        card=card,
+        report=report,
+        concepts=_by_concept(card, manifest),
+        quarantine=quarantine.to_pylist(),
+        not_data=sorted(Counter(account.not_data.values()).items()),
+        pictures=_pictures(card, manifest, folder),
+        splits=schema.SPLITS,
+    )
+
+
+def overlay(
+    pixels: NDArray[np.uint8], objects: list[dict[str, Any]], colours: dict[str, tuple[int, int, int]]
+) -> Image.Image:
+    """The image with its masks tinted in the colour of their concept, thinned to about twice the shown size."""
+    height, width = pixels.shape[:2]
+    step = max(1, max(height, width) // (2 * _SIDE_PX))
+    grey = pixels[::step, ::step]
+    tinted = (grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)).astype(np.float32)
+    for item in objects:
+        mask = rle.decode(item["rle"], height, width)[::step, ::step]
+        tinted[mask] = 0.55 * tinted[mask] + 0.45 * np.array(colours[item["concept"]], dtype=np.float32)
+    return Image.fromarray(np.rint(tinted).astype(np.uint8))
+
+
+def _by_concept(card: DatasetCard, manifest: pa.Table) -> list[dict[str, Any]]:
+    """Samples with each concept by split, objects, and samples where it is known to be absent."""
+    present: Counter[tuple[str, str]] = Counter()
+    absent: Counter[str] = Counter()
+    objects: Counter[str] = Counter()
+    columns = manifest.select(["split", "objects", "absent"]).to_pylist()
+    for row in columns:
+        objects.update(item["concept"] for item in row["objects"])
+        absent.update(row["absent"])
+        present.update((concept, row["split"]) for concept in {item["concept"] for item in row["objects"]})
+    return [
+        {
+            "name": concept,
+            "prompts": ontology.prompts(concept),
+            "objects": objects[concept],
+            "absent": absent[concept],
+            **{split: present[concept, split] for split in schema.SPLITS},
+        }
+        for concept in card.concepts
+    ]
+
+
+def _pictures(card: DatasetCard, manifest: pa.Table, folder: Path) -> list[dict[str, str]]:
+    """Overlays of a few samples with objects, each of another case while there are enough; chosen by content hash."""
+    rows = manifest.select(["sample_id", "case_id", "objects", "content_sha256", "shard", "row"]).to_pylist()
+    colours = {concept: _COLOURS[index % len(_COLOURS)] for index, concept in enumerate(card.concepts)}
+    best: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["objects"]:
+            area = sum(item["area"] for item in row["objects"])
+            if row["case_id"] not in best or area > best[row["case_id"]]["area"]:
+                best[row["case_id"]] = {**row, "area": area}
+    chosen = sorted(best.values(), key=lambda row: str(row["content_sha256"]))[:_PICTURES]
+    pictures = []
+    for row in sorted(chosen, key=lambda row: str(row["sample_id"])):
+        payload = _payload(folder / row["shard"], row["row"])
+        image = overlay(decode(payload), row["objects"], colours)
+        image.thumbnail((_SIDE_PX, _SIDE_PX))
+        buffer = io.BytesIO()
+        image.save(buffer, format="JPEG", quality=82)
+        seen = ", ".join(sorted({item["concept"] for item in row["objects"]}))
+        pictures.append(
+            {
+                "uri": "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(),
+                "name": row["sample_id"],
+                "seen": seen,
+            }
+        )
+    return pictures
+
+
+def _payload(shard: Path, row: int) -> bytes:
+    """One image out of a shard, reading only its row group."""
+    with pq.ParquetFile(shard) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                value: bytes = file.read_row_group(group, columns=["image"]).column("image")[row].as_py()
+                return value
+            row -= rows
+    msg = f"{shard.name} has no such row"
+    raise IndexError(msg)

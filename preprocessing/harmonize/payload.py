@@ -1,0 +1,85 @@
+"""Encoded pixels: JPEG that came as JPEG passes through without its metadata, all else is PNG, level 1."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_APP0, _APP14, _APP15, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_STANDALONE = {0x01, *range(0xD0, 0xD8)}
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """PNG of (height, width) or (height, width, 3) bytes, without any metadata."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def decode(payload: bytes) -> NDArray[Any]:
+    """Pixels of a payload."""
+    with Image.open(io.BytesIO(payload)) as image:
+        image.load()
+        array: NDArray[Any] = np.asarray(image)
+    return array
+
+
+def strip_jpeg(data: bytes) -> bytes | None:
+    """The same JPEG without EXIF, comments, profiles and trailing bytes; None where it does not parse.
+
+    Keeps APP0 where it is JFIF and APP14 where it is Adobe, since both say how to decode colours
+    (ITU-T T.81 annex B for the markers).
+    """
+    if data[:2] != bytes((0xFF, _SOI)):
+        return None
+    out = bytearray(data[:2])
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if marker == _EOI:
+            return bytes(out) + bytes((0xFF, _EOI))
+        if marker in _STANDALONE:
+            out += data[at : at + 2]
+            at += 2
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        segment = data[at:end]
+        if not _is_metadata(marker, segment):
+            out += segment
+        at = end
+        if marker == _SOS:
+            stop = _scan_end(data, at)
+            out += data[at:stop]
+            at = stop
+    if data[at : at + 2] == bytes((0xFF, _EOI)):
+        return bytes(out) + bytes((0xFF, _EOI))
+    return None
+
+
+def _is_metadata(marker: int, segment: bytes) -> bool:
+    if marker == _APP0:
+        return segment[4:9] != b"JFIF\0"
+    if marker == _APP14:
+        return segment[4:9] != b"Adobe"
+    return _APP0 < marker <= _APP15 or marker == _COMMENT
+
+
+def _scan_end(data: bytes, at: int) -> int:
+    """Where entropy-coded data ends: the next marker that is neither stuffing nor a restart."""
+    while True:
+        at = data.find(b"\xff", at)
+        if at < 0 or at + 1 >= len(data):
+            return len(data)
+        if data[at + 1] != 0 and not 0xD0 <= data[at + 1] <= 0xD7:
+            return at
+        at += 2

@@ -1,0 +1,101 @@
+"""From pixels and masks to sample rows of the contract."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from preprocessing.cards import Instances
+from preprocessing.harmonize import payload
+from preprocessing.schema import rle
+
+Mask = NDArray[np.bool_]
+Object = dict[str, Any]
+
+
+def objects_of(concept: str, parts: list[Mask]) -> list[Object]:
+    """Objects of one concept from its instance masks (height, width), numbered from 1; empty masks are left out."""
+    found: list[Object] = []
+    for mask in parts:
+        area = int(np.count_nonzero(mask))
+        if area == 0:
+            continue
+        box = rle.bbox_xyxy(mask)
+        found.append(
+            {
+                "concept": concept,
+                "instance": len(found) + 1,
+                "rle": rle.encode(mask),
+                "bbox_xyxy": list(box),
+                "area": area,
+            }
+        )
+    return found
+
+
+def split_instances(mask: Mask, rule: Instances, min_area_px: int) -> list[Mask]:
+    """Instances of a mask (height, width): the whole, or its 8-connected components.
+
+    Components smaller than `min_area_px` pixels stay, as part of the largest one, so that the union of
+    the instances is always the mask.
+    """
+    if rule != "components":
+        return [mask]
+    numbered, count = ndimage.label(mask, structure=np.ones((3, 3), dtype=bool))
+    if count <= 1:
+        return [mask]
+    sizes = np.bincount(numbered.ravel())[1:]
+    small = np.flatnonzero(sizes < min_area_px) + 1
+    if small.size:
+        numbered[np.isin(numbered, small)] = int(sizes.argmax()) + 1
+    kept = [index for index in range(1, count + 1) if index not in set(small.tolist()) - {int(sizes.argmax()) + 1}]
+    return [np.asarray(numbered == index) for index in kept]
+
+
+def by_number(label: NDArray[Any]) -> list[Mask]:
+    """One mask for each positive value of an instance label picture, in rising order."""
+    return [np.asarray(label == value) for value in np.unique(label) if value > 0]
+
+
+def sample_row(
+    *,
+    sample_id: str,
+    pixels: NDArray[np.uint8],
+    objects: list[Object],
+    absent: list[str],
+    jpeg: bytes | None = None,
+    axis: str | None = None,
+    slice_index: int | None = None,
+    spacing_mm_yx: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """One row of `SHARD_SCHEMA` without what only the whole dataset knows (group, split).
+
+    `pixels` are what the payload decodes to; `jpeg` is the payload when it passed through.
+    """
+    ordered = sorted(objects, key=lambda item: (item["concept"], item["instance"]))
+    return {
+        "sample_id": sample_id,
+        "axis": axis,
+        "slice_index": slice_index,
+        "height": int(pixels.shape[0]),
+        "width": int(pixels.shape[1]),
+        "spacing_mm_yx": list(spacing_mm_yx) if spacing_mm_yx else None,
+        "image": jpeg if jpeg is not None else payload.png(pixels),
+        "image_format": "jpeg" if jpeg is not None else "png",
+        "objects": ordered,
+        "absent": sorted(absent),
+        "content_sha256": content_sha256(pixels, ordered),
+    }
+
+
+def content_sha256(pixels: NDArray[np.uint8], objects: list[Object]) -> str:
+    """SHA-256 of decoded pixels and objects: what audits and duplicates go by, whatever the encoding."""
+    digest = hashlib.sha256(f"uint8 {pixels.shape}\n".encode())
+    digest.update(np.ascontiguousarray(pixels).tobytes())
+    digest.update(json.dumps(objects, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+    return digest.hexdigest()

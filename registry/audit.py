@@ -110,10 +110,10 @@ def audit_case(key: str, manifests: Manifests, models: list[ModelVersion]) -> di
         for dataset, table in tables.items():
             names = (identifier,) if dataset_wanted == dataset else (key,)
             places += _places(data_version, dataset, table, names)
-    digests = {(place["dataset"], place["manifest_digest"]): place["split"] for place in places}
+    uses = sorted({(place["dataset"], place["manifest_digest"], place["split"]) for place in places})
     seen = []
     for model in models:
-        for (dataset, digest), split in sorted(digests.items()):
+        for dataset, digest, split in uses:
             if model.tags.get(f"{TAG}manifest.{dataset}") == digest:
                 use = {"train": "trained on", "val": "validated on", "test": "tested on"}[split]
                 seen.append({"model": model.name, "version": model.version, "aliases": list(model.aliases),

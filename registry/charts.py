@@ -13,7 +13,7 @@ from typing import Any
 
 UNIT = 1000
 _POINTS = 300
-_SMOOTHING = 0.12
+_WINDOWS = 24
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,10 @@ def training_curve(history: Sequence[dict[str, Any]]) -> Curve | None:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Exponential moving average that starts at the first value."""
-    result: list[float] = []
-    for value in values:
-        result.append(value if not result else result[-1] + _SMOOTHING * (value - result[-1]))
-    return result
+    """Centred moving mean over about a 24th of the values: no lag; a short series stays as it is."""
+    half = len(values) // _WINDOWS // 2
+    windows = (values[max(0, at - half) : at + half + 1] for at in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:

@@ -192,7 +192,7 @@ def _loss(name: str, dataset: str, ours: dict[str, Any], theirs: dict[str, Any],
     loss = was - is_now
     ok = loss <= limit + _TOLERANCE
     text = (
-        f"{dataset}: the champion has {was:.3f}, the candidate {is_now:.3f} ({-loss:+.3f}); "
+        f"{dataset}: the champion has {was:.3f}, the candidate {is_now:.3f} ({is_now - was:+.3f}); "
         f"{'within' if ok else 'beyond'} the tolerated loss of {limit:.3f}."
     )
     return RuleResult(name, loss, limit, ok, text, dataset)

@@ -47,13 +47,15 @@ def write_report(
     `links` are labels with an address or a command.
     """
     figures = read_json(evaluation / "evaluation.json")
+    rows = dataset_rows(figures, datasets)
     page = _environment().get_template(TEMPLATE)
     write_text(
         path,
         page.render(
             summary=figures.get("summary") or {},
             split=figures.get("split", "test"),
-            datasets=dataset_rows(figures, datasets),
+            datasets=rows,
+            sources=source_reasons(rows),
             concepts=concept_rows(figures),
             overlays=overlay_figures(evaluation),
             curve=training_curve(read_history(candidate / "history.jsonl")),
@@ -91,6 +93,15 @@ def dataset_rows(figures: dict[str, Any], datasets: Sequence[dict[str, Any]]) ->
         row["why"] = _why_nothing(entry, row["dice_text_after"])
         rows.append(row)
     return rows
+
+
+def source_reasons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Why data came from where it came from, said once for all datasets that share a reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["reason"]:
+            groups.setdefault((row["source"] or "source", row["reason"]), []).append(row["name"])
+    return [{"source": source, "reason": reason, "names": names} for (source, reason), names in groups.items()]
 
 
 def concept_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:

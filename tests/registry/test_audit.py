@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from preprocessing.schema import MANIFEST_SCHEMA, manifest_digest
+from registry.audit import audit_case
+from registry.lineage import licence_strictness, strictest_licence
+from registry.store import ModelVersion
+
+
+def manifest(*cases: tuple[str, str, str]) -> pa.Table:
+    rows = []
+    for case, group, split in cases:
+        for at in range(2):
+            rows.append(
+                {
+                    "sample_id": f"d/{case}/z{at}", "dataset": "d", "case_id": case, "group_id": group,
+                    "modality": "MRI", "split": split, "axis": "z", "slice_index": at, "height": 8, "width": 8,
+                    "spacing_mm_yx": [1.0, 1.0], "image_format": "png", "objects": [], "absent": [], "source": [],
+                    "content_sha256": f"{case}{at}", "recipe_sha256": "r", "shard": f"shard-0000{at}.parquet", "row": 0,
+                }
+            )  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA)
+
+
+def test_a_case_is_found_in_every_version_split_shard_and_model_that_holds_it():
+    old = manifest(("c1", "p1", "train"), ("c2", "p2", "test"))
+    new = manifest(("c1", "p1", "train"), ("c2", "p2", "test"), ("c3", "p1", "train"))
+    models = [
+        ModelVersion("m", 1, "r1", {"segfoundry.manifest.d": manifest_digest(old)}, ("previous",)),
+        ModelVersion("m", 2, "r2", {"segfoundry.manifest.d": manifest_digest(new)}, ("champion",)),
+        ModelVersion("m", 3, "r3", {"segfoundry.manifest.d": "0" * 64}, ()),
+    ]
+    versions = {"data-v1": {"d": old}, "data-v2": {"d": new}}
+    patient = audit_case("p1", versions, models)
+    found = [(place["data_version"], place["case_id"], place["samples"]) for place in patient["places"]]
+    assert found == [("data-v1", "c1", 2), ("data-v2", "c1", 2), ("data-v2", "c3", 2)]
+    assert patient["places"][0]["shards"] == ["shard-00000.parquet", "shard-00001.parquet"]
+    assert [(one["version"], one["use"]) for one in patient["models"]] == [(1, "trained on"), (2, "trained on")]
+    tested = audit_case("d/c2", versions, models)
+    assert {one["use"] for one in tested["models"]} == {"tested on"}
+    assert audit_case("nobody", versions, models) == {"key": "nobody", "found": False, "places": [], "models": []}
+
+
+def test_a_patient_in_two_splits_is_told_of_each():
+    leaking = manifest(("c1", "p1", "train"), ("c2", "p1", "test"))
+    model = ModelVersion("m", 1, "r", {"segfoundry.manifest.d": manifest_digest(leaking)}, ())
+    answer = audit_case("p1", {"data-v1": {"d": leaking}}, [model])
+    assert sorted(one["use"] for one in answer["models"]) == ["tested on", "trained on"]
+
+
+@pytest.mark.parametrize(
+    ("free", "strict"),
+    [
+        ({"spdx": "CC0-1.0"}, {"spdx": "CC-BY-4.0"}),
+        ({"spdx": "CC-BY-4.0"}, {"spdx": "CC-BY-SA-4.0"}),
+        ({"spdx": "CC-BY-SA-4.0"}, {"spdx": "CC-BY-NC-4.0"}),
+        ({"spdx": "CC-BY-NC-4.0"}, {"spdx": "CC-BY-NC-SA-4.0"}),
+        ({"spdx": "CC-BY-NC-SA-4.0"}, {"terms": "research use only"}),
+        ({"terms": "research use only"}, {}),
+        ({}, {"terms": "data use agreement"}),
+        ({"spdx": "MIT"}, {"spdx": "MIT", "commercial": False}),
+    ],
+)
+def test_licences_are_ordered_by_what_they_forbid(free: dict[str, object], strict: dict[str, object]):
+    assert licence_strictness(free) < licence_strictness(strict)
+    cards = [{"dataset": "a", "licence": free}, {"dataset": "b", "licence": strict}]
+    if strict:
+        assert strictest_licence(cards) == (strict.get("spdx") or strict.get("terms"))
+    else:
+        assert strictest_licence(cards) == "unknown"

@@ -27,7 +27,6 @@ CARD = DatasetCard(
         Layout(
             image=r"(data/)?(?P<case>brain\d+)_image\.nrrd",
             label=r"(data/)?(?P<case>brain\d+)_label\.nrrd",
-            labels=ByValue({1: "brain lesion"}),
         ),
         Layout(
             image=r"(data/)?(?P<case>breast\d+)_image\.nrrd",
@@ -40,7 +39,7 @@ CARD = DatasetCard(
             labels=ByValue({1: "lung nodule"}),
         ),
     ),
-    labels=ByValue({1: "lesion"}),
+    labels=ByValue({1: "brain lesion"}),
     intensity=Intensity("percentile", (0.5, 99.5)),
     instances="components",
     annotator="authors of pyradiomics",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, too_large
+from preprocessing.readers.whole import check_nifti_whole
 
 # Two affines of one NIfTI may differ by float rounding; a corner of the volume may move this far.
 _AFFINE_TOLERANCE_MM = 0.1
@@ -38,6 +39,8 @@ def read_volume(path: Path) -> sitk.Image:
             expected="a 3D volume with one value a voxel",
             found=f"size {' x '.join(map(str, size))}, {components} value(s) a voxel",
         )
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        check_nifti_whole(path)
     _check_affines(reader, size)
     with decoding(path, "a volume"):
         image = reader.Execute()

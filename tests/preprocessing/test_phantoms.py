@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import highdicom
 import numpy as np
+import pyarrow.parquet as pq
 import pydicom
 import pytest
 import SimpleITK as sitk
@@ -16,14 +19,22 @@ from PIL import Image
 
 from infra.errors import UsageError
 from infra.storage import read_json
+from preprocessing import schema
+from preprocessing.build import build_dataset
 from preprocessing.cards import load_card
 from preprocessing.inventory import scan
 from preprocessing.pairing import pair
 from preprocessing.phantoms import PHANTOMS, make_phantom, truth_file
 
+PARAMS: dict[str, Any] = {
+    "harmonize": {"orientation": "LPS", "min_object_area_px": 1},
+    "shards": {"target_bytes": 8_000_000},
+    "splits": {"key": "segfoundry", "val": 0.2, "test": 0.2},
+}
+
 
 class Made:
-    """All phantoms, made once: `root` holds their folders, `truth` what they hold, `seconds` processor seconds it took."""
+    """All phantoms, made once in `root`: `truth` is what they hold, `seconds` the processor time it took."""
 
     def __init__(self, root: Path) -> None:
         began = time.process_time()
@@ -217,3 +228,41 @@ def test_phantoms_are_named_as_phantoms_everywhere() -> None:
         assert name.startswith("Phantom_")
         assert "generated" in card.title
         assert card.official is None
+
+
+@pytest.mark.parametrize("name", PHANTOMS)
+def test_a_phantom_ingests_to_its_truth_and_its_faults_are_caught(made: Made, name: str, tmp_path: Path) -> None:
+    truth = made.truth[name]
+    root, out = made.root / name, tmp_path / "out"
+    inventory = scan(root, tmp_path / "cache.json")
+    report = build_dataset(
+        load_card(name),
+        root,
+        inventory,
+        out,
+        PARAMS,
+        pseudonym_key=b"test",
+        case_cache=None,
+        source_kind="phantom",
+    )
+
+    cases = pq.read_table(out / schema.CASES_FILE).to_pylist()
+    # a concept that was looked for and not found counts zero; the truth names what is there
+    voxels = {row["case_id"]: {k: v for k, v in json.loads(row["source_voxels"]).items() if v} for row in cases}
+    assert voxels == truth["voxels"]
+    refused = pq.read_table(out / schema.QUARANTINE_FILE).to_pylist()
+    assert {(row["case_id"], row["reason"]) for row in refused} == {
+        (fault["case_id"], fault["reason"]) for fault in truth["faults"]
+    }
+    for row in refused:
+        fault = next(each for each in truth["faults"] if each["case_id"] == row["case_id"])
+        assert row["file"].startswith(fault["file"])
+
+    counts = report["counts"]
+    assert counts["cases_found"] == counts["cases_kept"] + counts["cases_quarantined"] == len(cases) + len(refused)
+    assert counts["files_found"] == counts["files_used"] + counts["files_quarantined"] == len(inventory)
+    assert counts["samples"] >= len(cases)
+    manifest = schema.read_manifest(out).to_pylist()
+    for case, instances in truth["instances"].items():
+        objects = [each["concept"] for row in manifest if row["case_id"] == case for each in row["objects"]]
+        assert Counter(objects) == instances

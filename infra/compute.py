@@ -20,7 +20,6 @@ from infra.storage import write_text
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-MapFunction = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # with the default of 2 s every report of a worker costs 2 s
@@ -149,10 +148,12 @@ def ray_map(
             ray.cancel(reference, force=False)
 
 
+def cluster_resources() -> dict[str, float]:
+    """What the present Ray session has: CPU, GPU, memory, …"""
+    import ray
+
+    return dict(ray.cluster_resources())
+
+
 def _apply(function: Callable[[Any], Any], item: Any) -> Any:
     return function(item)
-
-
-def plain_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The same map in this process: for tests, and for a handful of cases."""
-    yield from map(function, items)

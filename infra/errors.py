@@ -54,7 +54,8 @@ class CaseError(SegfoundryError):
     def __str__(self) -> str:
         """One line that names dataset, case, file, expected, found and fix."""
         where = "/".join(part for part in (self.dataset, self.case_id) if part)
-        text = f"{where or 'case'}: {self.reason}: {self.file or '(no file)'}: expected {self.expected}, found {self.found}"
+        file = self.file or "(no file)"
+        text = f"{where or 'case'}: {self.reason}: {file}: expected {self.expected}, found {self.found}"
         return f"{text}. {self.fix}" if self.fix else text
 
     def __reduce__(self) -> tuple[type[CaseError], tuple[Any, ...]]:

@@ -113,17 +113,18 @@ def _double(value: int) -> int:
 
 
 def _ray(_: Path) -> Finding:
-    from infra.compute import ray_map, ray_session
+    from infra.compute import cluster_resources, ray_map, ray_session
 
     with tempfile.TemporaryDirectory(prefix="sf-doctor-") as folder, ray_session(Path(folder)):
-        import ray
-
         values = sorted(ray_map(_double, range(4)))
-        cpus = int(ray.cluster_resources().get("CPU", 0))
-        gpus = int(ray.cluster_resources().get("GPU", 0))
+        resources = cluster_resources()
     if values != [0, 2, 4, 6]:
         return Finding("", "fails", f"wrong results: {values}", "Report this with `segfoundry doctor --json`.")
-    return Finding("", "ok", f"a head started and ran 4 tasks: {cpus} CPUs, {gpus} GPUs")
+    return Finding(
+        "",
+        "ok",
+        f"a head started and ran 4 tasks: {resources.get('CPU', 0):.0f} CPUs, {resources.get('GPU', 0):.0f} GPUs",
+    )
 
 
 def _prefect(_: Path) -> Finding:

@@ -13,7 +13,9 @@ from infra import services
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_LEVEL": "ERROR",
+    # the pages keep the logs; on the terminal, one clear message of ours is enough
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_LEVEL": "INFO",
     "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_SHOW_BANNER": "false",

@@ -188,15 +188,23 @@ def dataset_rows(workspace: Workspace, evaluation: Document | None) -> list[Docu
 
 
 def _write_report(workspace: Workspace, target: Path, outcome: Document, gate: GateReport) -> None:
+    datasets = [
+        {**read_dataset_file(workspace.data / row["name"]), "source_reason": row["reason"]}
+        for row in outcome["datasets"]
+    ]
+    here = f"--workspace {workspace.root}"
     write_report(
         target,
         evaluation=workspace.evaluation,
         candidate=workspace.candidate,
-        datasets=outcome["datasets"],
+        datasets=datasets,
         phases=phases(workspace),
         gate=gate,
-        model=outcome["model"],
-        links={"data version": outcome["data_version"], "MLflow": workspace.tracking_uri},
+        model={**outcome["model"], "data_version": outcome["data_version"], "code_commit": code_commit()},
+        links={
+            "MLflow and Prefect pages": f"segfoundry stack up {here}",
+            "What made this model": f"segfoundry audit model {outcome['model']['version']} {here}",
+        },
     )
 
 

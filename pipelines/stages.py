@@ -41,10 +41,10 @@ def ingest(workspace: Workspace, dataset: str) -> Summary:
         workspace.data / card.name,
         workspace.params().section("harmonize", "shards", "splits"),
         pseudonym_key=pseudonym_key(settings),
-        case_cache=workspace.state / "cases" / card.name,
+        case_cache=workspace.state / "cases",
         map_cases=ray_map,
         source_kind=record["kind"],
-        progress=_reporter("ingest", dataset=card.name),
+        progress=lambda done, total: events.emit("progress", stage="ingest", dataset=card.name, done=done, total=total),
     )
 
 
@@ -107,10 +107,5 @@ def _complete(workspace: Workspace, datasets: list[str]) -> list[str]:
     return datasets
 
 
-def _reporter(stage: str, **fixed: Any) -> Callable[..., None]:
-    """A progress callback that takes one dictionary or plain values, whatever the box reports."""
-
-    def report(values: dict[str, Any] | None = None, **more: Any) -> None:
-        events.emit("progress", stage=stage, **{**fixed, **(values or {}), **more})
-
-    return report
+def _reporter(stage: str) -> Callable[[dict[str, Any]], None]:
+    return lambda values: events.emit("progress", stage=stage, **values)

@@ -1,0 +1,57 @@
+# Everything a newcomer needs. `make demo` and `make test` set up .venv first; nothing else is installed by hand.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+# The stamp's name holds the lock's hash: another lock, another stamp, and the set-up runs again.
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+
+.PHONY: help demo test lint docs clean lock setup
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(STAMP)  ## set up .venv from requirements.lock
+
+$(STAMP):
+	@command -v git >/dev/null || { echo "git is missing. On Debian: apt-get install git" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
+	  { echo "Python 3.11 or 3.12 is needed, found $$($(PYTHON) -V 2>&1). Say which: make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make virtual environments. On Debian: apt-get install python3-venv" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (about 3 minutes, 2.7 GB) …" >&2
+# torch comes first and by version: its CPU and CUDA builds have different hashes, so the lock cannot hold it
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+demo: $(STAMP)  ## the main job, end to end (SEGFOUNDRY_MIRROR=<folder> for real data)
+	@$(BIN)/segfoundry demo
+
+test: $(STAMP)  ## all tests
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+docs: $(STAMP)  ## write docs/cli.md from the command line's own help
+	@$(BIN)/python -m pipelines.cli.reference docs/cli.md
+
+lock:  ## resolve pyproject.toml into requirements.lock again (needs uv)
+	@command -v uv >/dev/null || { echo "uv is missing: https://docs.astral.sh/uv" >&2; exit 2; }
+	@uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-package torch --custom-compile-command "make lock" --output-file requirements.lock --quiet
+
+clean:  ## remove caches and the virtual environment; workspaces stay
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -not -path './workspaces/*' -type d -prune -exec rm -rf {} +

@@ -7,6 +7,7 @@ pixel grid, not on the model's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from preprocessing.schema import rle
 from training.decision import MASK_THRESHOLDS
 from training.metrics import dice_iou
 from training.predict import Segmenter, concept_scores, probability_map
-from training.prepared import ShardFile, check_shard, decode_image, objects_by_concept, rows_of
+from training.prepared import Part, ShardFile, check_shard, decode_image, objects_by_concept, rows_of
 from training.recipes import code_sha256
 from training.sam3.model import PADDING_LABEL
 
@@ -30,18 +31,11 @@ def recipe_file(params: dict[str, Any]) -> dict[str, Any]:
     return {"evaluate": params, "code_sha256": code_sha256()}
 
 
-def batches(shard: ShardFile, split: str) -> Iterator[list[dict[str, Any]]]:
-    """Rows of a split in batches of images."""
+def batches(shard: ShardFile, split: str, part: Part) -> Iterator[list[dict[str, Any]]]:
+    """Rows of a part of a split in batches of images."""
     check_shard(shard)
-    batch: list[dict[str, Any]] = []
-    for row in rows_of(shard):
-        if row["split"] != split:
-            continue
-        batch.append(row)
-        if len(batch) == BATCH_IMAGES:
-            yield batch
-            batch = []
-    if batch:
+    rows = rows_of(shard, split, part)
+    while batch := list(islice(rows, BATCH_IMAGES)):
         yield batch
 
 
@@ -68,21 +62,14 @@ def true_boxes(row: dict[str, Any], concept: str) -> tuple[torch.Tensor, torch.T
 
 
 def evaluate_shard(
-    segmenter: Segmenter, shard: ShardFile, split: str, *, model: str, prompts: Sequence[str], most: int = 0
+    segmenter: Segmenter, shard: ShardFile, split: str, part: Part, *, model: str, prompts: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A row (ROWS_SCHEMA) for each sample, concept and kind of prompt.
 
     Text prompts are asked for every concept that is present or was searched for and is absent; boxes
-    only where there is something to box. `most` > 0 stops after as many samples.
+    only where there is something to box.
     """
-    rows: list[dict[str, Any]] = []
-    seen = 0
-    for batch in batches(shard, split):
-        kept = batch[: most - seen] if most else batch
-        seen += len(kept)
-        if kept:
-            rows.extend(_evaluate_batch(segmenter, kept, model, prompts))
-    return rows
+    return [row for batch in batches(shard, split, part) for row in _evaluate_batch(segmenter, batch, model, prompts)]
 
 
 def _pairs(batch: list[dict[str, Any]], kind: str) -> list[tuple[int, str, bool]]:
@@ -144,10 +131,10 @@ def _evaluate_batch(
             }
 
 
-def threshold_rows(segmenter: Segmenter, shard: ShardFile, split: str) -> list[dict[str, Any]]:
+def threshold_rows(segmenter: Segmenter, shard: ShardFile, split: str, part: Part) -> list[dict[str, Any]]:
     """Dice of each candidate mask threshold, before any score threshold: what `choose_decision` reads."""
     rows = []
-    for batch in batches(shard, split):
+    for batch in batches(shard, split, part):
         features = segmenter.encode([decode_image(row["image"], segmenter.image_size) for row in batch])
         pairs = _pairs(batch, "text")
         if not pairs:

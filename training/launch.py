@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 import threading
@@ -22,7 +21,10 @@ from infra.errors import ServiceError, UsageError
 from infra.storage import digest_of, read_json, sha256_file, write_json, write_text
 from preprocessing import schema
 from training import recipes
+from training.measure import THRESHOLD_SAMPLES, places, replaced_folder, run_evaluation, threshold_job
 from training.spec import CONFIG, START, TOKENIZER, WEIGHTS
+
+__all__ = ["run_evaluation", "run_training"]
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -219,7 +221,7 @@ def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers
     from training.decision import choose_decision, decision_record
 
     done = read_json(final / "done.json")
-    with _replace_folder(out) as folder:
+    with replaced_folder(out) as folder:
         for name in (START, WEIGHTS, "history.jsonl"):
             shutil.copyfile(final / name, folder / name)
         shutil.copytree(final / TOKENIZER, folder / TOKENIZER)
@@ -231,11 +233,10 @@ def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers
         }
         write_json(folder / CONFIG, config)
         jobs = [
-            {"folder": str(folder), "data_root": spec.data_root, "dataset": name, "shard": number}
-            for name in spec.datasets
-            for number in range(_shard_count(Path(spec.data_root), name))
+            {"folder": str(folder), **place}
+            for place in places(Path(spec.data_root), spec.datasets, "val", THRESHOLD_SAMPLES)
         ]
-        rows = [row for _, part in sorted(ray_map(_threshold_job, jobs), key=lambda item: item[0]) for row in part]
+        rows = [row for _, part in sorted(ray_map(threshold_job, jobs), key=lambda item: item[0]) for row in part]
         write_json(folder / CONFIG, {**config, "decision": decision_record(choose_decision(rows))})
         record = {
             "recipe": asdict(spec.recipe),
@@ -250,192 +251,3 @@ def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers
         }
         write_json(folder / "train.json", record)
     return record
-
-
-def _shard_count(data_root: Path, dataset: str) -> int:
-    return len(schema.read_dataset_file(data_root / dataset)["shards"])
-
-
-@contextlib.contextmanager
-def _replace_folder(out: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `out` at the end of the block; a killed one is cleared next time."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building = out.with_name(f".{out.name}.part-tmp")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    yield building
-    if out.exists():
-        old = out.with_name(f".{out.name}.old-part-tmp")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(out, old)
-        os.replace(building, out)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(building, out)
-
-
-def _job_shard(job: dict[str, Any]) -> Any:
-    from training.prepared import shards_of
-
-    return shards_of(Path(job["data_root"]), job["dataset"])[job["shard"]]
-
-
-_segmenters: dict[tuple[str, str], Any] = {}
-
-
-def _segmenter(folder: str, weights: str) -> Any:
-    """The loaded model, once a worker process: Ray keeps its processes between tasks."""
-    import torch
-
-    from training.predict import Segmenter
-
-    stamp = (
-        f"{folder}:{(Path(folder) / weights).stat().st_mtime_ns}:{sha256_file(Path(folder) / 'config.json')}",
-        weights,
-    )
-    if stamp not in _segmenters:
-        torch.set_num_threads(1)
-        if len(_segmenters) > 1:
-            _segmenters.clear()
-        _segmenters[stamp] = Segmenter.load(Path(folder), weights)
-    return _segmenters[stamp]
-
-
-def _threshold_job(job: dict[str, Any]) -> tuple[tuple[str, int], list[dict[str, Any]]]:
-    from training.evaluate import threshold_rows
-
-    rows = threshold_rows(_segmenter(job["folder"], WEIGHTS), _job_shard(job), "val")
-    return (job["dataset"], job["shard"]), rows
-
-
-def run_evaluation(
-    *,
-    data_root: Path,
-    datasets: list[str],
-    candidate: Path,
-    out: Path,
-    params: dict[str, Any],
-    run_dir: Path,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Evaluate a candidate and its start checkpoint and write the evaluation folder; return `evaluation.json`.
-
-    Args:
-        data_root: folder of dataset versions.
-        datasets: names of the versions.
-        candidate: the candidate folder.
-        out: the evaluation folder; replaced in one rename at the end.
-        params: the `evaluate` section of params.yaml.
-        run_dir: machine-local state (not used yet by this in-memory pass).
-        progress: called after each shard with done and total.
-    """
-    import pyarrow.parquet as pq
-
-    from training.overlays import choose
-    from training.summary import summarise, table_of
-
-    split, most = str(params["split"]), int(params.get("max_samples_per_dataset") or 0)
-    record = read_json(candidate / "train.json")
-    base = {"folder": str(candidate.resolve()), "data_root": str(data_root.resolve()), "split": split, "most": most}
-    jobs = [
-        {**base, "dataset": name, "shard": number, "model": model, "weights": weights, "prompts": prompts}
-        # "before" is asked by text alone: boxes say nothing about what training brought
-        for model, weights, prompts in (("after", WEIGHTS, ("text", "box")), ("before", START, ("text",)))
-        for name in datasets
-        for number in range(_shard_count(data_root, name))
-    ]
-    parts = []
-    for part in ray_map(_evaluate_job, jobs):
-        parts.append(part)
-        if progress is not None:
-            progress({"done": len(parts), "total": len(jobs)})
-    rows = [row for _, found in sorted(parts, key=lambda item: item[0]) for row in found]
-    modalities = {name: schema.read_dataset_file(data_root / name)["modality"] for name in datasets}
-    evaluation = {
-        "schema": "1",
-        "split": split,
-        "manifest_digests": {name: schema.read_dataset_file(data_root / name)["manifest_digest"] for name in datasets},
-        "weights_sha256": record["weights_sha256"],
-        "start_sha256": record["start_sha256"],
-        "decision": read_json(candidate / "config.json").get("decision", {}),
-        "prompts": {"text": {"privileged": False}, "box": {"privileged": True}},
-        **summarise(rows, modalities),
-    }
-    with _replace_folder(out) as folder:
-        pq.write_table(table_of(rows), folder / "evaluation.parquet", compression="zstd")
-        write_json(folder / "evaluation.json", evaluation)
-        _write_overlays(folder, rows, choose(rows), base, datasets)
-    return evaluation
-
-
-def _evaluate_job(job: dict[str, Any]) -> tuple[tuple[str, str, int], list[dict[str, Any]]]:
-    from training.evaluate import evaluate_shard
-
-    rows = evaluate_shard(
-        _segmenter(job["folder"], job["weights"]),
-        _job_shard(job),
-        job["split"],
-        model=job["model"],
-        prompts=job["prompts"],
-        most=job["most"],
-    )
-    return (job["model"], job["dataset"], job["shard"]), rows
-
-
-def _write_overlays(
-    folder: Path, rows: list[dict[str, Any]], chosen: list[dict[str, Any]], base: dict[str, Any], datasets: list[str]
-) -> None:
-    before = {
-        (row["sample_id"], row["concept"]): row["dice"]
-        for row in rows
-        if row["model"] == "before" and row["prompt"] == "text"
-    }
-    jobs = [
-        {
-            **base,
-            "dataset": name,
-            "pairs": [(row["sample_id"], row["concept"]) for row in chosen if row["dataset"] == name],
-        }
-        for name in datasets
-    ]
-    pictures: dict[tuple[str, str], bytes] = {}
-    for part in ray_map(_overlay_job, [job for job in jobs if job["pairs"]]):
-        pictures.update(part)
-    listed = []
-    (folder / "overlays").mkdir()
-    for number, row in enumerate(chosen):
-        key = (row["sample_id"], row["concept"])
-        name = f"overlays/{number:03d}.png"
-        (folder / name).write_bytes(pictures[key])
-        listed.append(
-            {
-                "file": name,
-                "dataset": row["dataset"],
-                "modality": row["modality"],
-                "sample_id": row["sample_id"],
-                "concept": row["concept"],
-                "dice_before": before.get(key),
-                "dice_after": row["dice"],
-            }
-        )
-    write_json(folder / "overlays.json", listed)
-
-
-def _overlay_job(job: dict[str, Any]) -> dict[tuple[str, str], bytes]:
-    from training.evaluate import truth_of
-    from training.overlays import triptych
-    from training.prepared import decode_image, rows_of, shards_of
-
-    segmenter = _segmenter(job["folder"], WEIGHTS)
-    wanted = {tuple(pair) for pair in job["pairs"]}
-    samples = {sample for sample, _ in wanted}
-    pictures = {}
-    for shard in shards_of(Path(job["data_root"]), job["dataset"]):
-        for row in rows_of(shard):
-            if row["sample_id"] not in samples:
-                continue
-            pixels = decode_image(row["image"])
-            for concept in sorted(concept for sample, concept in wanted if sample == row["sample_id"]):
-                found = segmenter.segment(pixels, [concept])[0]
-                pictures[row["sample_id"], concept] = triptych(pixels, truth_of(row, concept), found["mask"])
-    return pictures

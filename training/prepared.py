@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
@@ -85,11 +86,27 @@ def coverage(mask: NDArray[np.bool_], size: int) -> Pixels:
     return np.asarray(picture.resize((size, size), Image.Resampling.BOX))
 
 
-def rows_of(shard: ShardFile, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of a shard, one row group in memory at a time."""
+@dataclass(frozen=True)
+class Part:
+    """Every `of`-th row of a split, from row `number` on: how several processes share a large shard."""
+
+    number: int = 0
+    of: int = 1
+
+
+def rows_of(shard: ShardFile, split: str | None = None, part: Part | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of a shard (of one split, where named), one row group in memory at a time."""
+    seen = 0
     with pq.ParquetFile(shard.path) as file:
         for group in range(file.num_row_groups):
-            yield from file.read_row_group(group, columns=columns).to_pylist()
+            table = file.read_row_group(group)
+            if split is not None:
+                table = table.filter(pc.equal(table.column("split"), split))
+            if part is not None:
+                first = (part.number - seen) % part.of
+                seen += table.num_rows
+                table = table.take(list(range(first, table.num_rows, part.of)))
+            yield from table.to_pylist()
 
 
 def objects_by_concept(row: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -117,9 +134,7 @@ def prepare_shard(
     maps: list[Pixels] = []
     instances: list[Pixels] = []
     index: list[dict[str, Any]] = []
-    for row in rows_of(shard):
-        if row["split"] != split:
-            continue
+    for row in rows_of(shard, split):
         height, width = row["height"], row["width"]
         concepts: dict[str, list[int]] = {}
         for concept, items in objects_by_concept(row).items():

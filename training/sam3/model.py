@@ -114,7 +114,8 @@ class PromptableSam3(Sam3Model):
         """
         levels = [level[image_of_prompt] for level in images.levels]
         positions = [
-            position[:1].expand(len(level), -1, -1, -1) for position, level in zip(images.positions, levels, strict=True)
+            position[:1].expand(len(level), -1, -1, -1)
+            for position, level in zip(images.positions, levels, strict=True)
         ]
         text_features = text.features[text_of_prompt]
         text_mask = text.mask[text_of_prompt]

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing.schema import manifest_digest
-from registry.lineage import licence_name
+from registry.lineage import TAG, licence_name
 from registry.promote import PROMOTE, ROLLBACK
-from registry.store import TAG, ModelVersion, RegistryStore
+from registry.store import ModelVersion, RegistryStore
 
 Manifests = Mapping[str, Mapping[str, pa.Table]]
 

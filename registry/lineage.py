@@ -12,6 +12,9 @@ from infra.storage import digest_of, read_json
 
 Lineage = dict[str, Any]
 
+# What our tags in MLflow begin with.
+TAG = "segfoundry."
+
 # From free to strict. A licence text is matched by the first pattern found in it, tried from the
 # strictest, so that "CC BY-NC-SA" is not taken for "CC BY".
 _STRICTNESS: tuple[tuple[str, int], ...] = (
@@ -111,6 +114,24 @@ def build_lineage(
         "seed": train.get("seed"),
         "steps": train.get("steps"),
     }
+
+
+def version_tags(lineage: Lineage, figures: dict[str, Any]) -> dict[str, str]:
+    """The lineage as flat tags of a version."""
+    names = (
+        "data_version",
+        "data_commit",
+        "code_commit",
+        "strictest_licence",
+        "start_sha256",
+        "recipe_digest",
+    )
+    tags = {f"{TAG}{name}": str(lineage[name]) for name in names if lineage.get(name)}
+    tags[f"{TAG}weights_sha256"] = str(figures["weights_sha256"])
+    tags[f"{TAG}evaluation_digest"] = evaluation_digest(figures)
+    for name, digest in (lineage.get("manifest_digests") or {}).items():
+        tags[f"{TAG}manifest.{name}"] = str(digest)
+    return tags
 
 
 def _dataset(card: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any
 from infra.errors import CheckFailed
 from registry.gate import GateReport
 from registry.ledger import Entry, Overtaken
-from registry.store import GATE_FILE, TAG, ModelVersion, RegistryStore
+from registry.lineage import TAG
+from registry.store import GATE_FILE, ModelVersion, RegistryStore
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -85,6 +86,12 @@ def rollback(store: RegistryStore, name: str, *, actor: str, reason: str) -> Pro
         raise CheckFailed(msg)
     targets: Targets = {CHAMPION: previous, PREVIOUS: champion, CHALLENGER: present.aliases.get(CHALLENGER)}
     return _carry_out(store, store.resolve(name, previous), present, targets, _Order(ROLLBACK, actor, reason, {}))
+
+
+def rolled_back(store: RegistryStore, name: str, version: int) -> bool:
+    """Whether a person took this version out of service last: a rerun must not put it back by itself."""
+    intent = _newest_intent(store, name)
+    return intent is not None and intent.action == ROLLBACK and intent.details["targets"][PREVIOUS] == version
 
 
 def reconcile(store: RegistryStore, name: str) -> list[Entry]:

@@ -6,12 +6,8 @@ that exists is whole. A run without one was cut off; the next call deletes it an
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +16,12 @@ from typing import Any
 from infra.errors import DataError, ServiceError, UsageError
 from infra.storage import read_json, sha256_file, write_json
 from registry import tracking
+from registry.environment import no_progress_bars, quiet_mlflow
 from registry.gate import GateReport
 from registry.ledger import Ledger
-from registry.lineage import Lineage, evaluation_digest
+from registry.lineage import TAG, Lineage, evaluation_digest, version_tags
 from registry.packaging import Example, save_pyfunc
 
-TAG = "segfoundry."
 COMPLETE = f"{TAG}complete"
 REGISTRATION = f"{TAG}registration"
 EXPERIMENT = "segfoundry"
@@ -221,7 +217,7 @@ class RegistryStore:
 
     def read_json_artifact(self, run_id: str, path: str) -> Any:
         """A JSON artifact of a run."""
-        with tempfile.TemporaryDirectory() as folder, _no_progress_bars():
+        with tempfile.TemporaryDirectory() as folder, no_progress_bars():
             return read_json(Path(self.client.download_artifacts(run_id, path, folder)))
 
     def _check_weights(self, candidate: Path, figures: dict[str, Any]) -> None:
@@ -265,7 +261,7 @@ class RegistryStore:
 
         client = self.client
         logged = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
-        with tempfile.TemporaryDirectory() as folder, _no_progress_bars():
+        with tempfile.TemporaryDirectory() as folder, no_progress_bars():
             work, target = Path(folder) / "work", Path(folder) / "model"
             work.mkdir()
             model = save_pyfunc(candidate, target, work, example=example, metadata={"segfoundry": dict(tags)})
@@ -283,48 +279,6 @@ class RegistryStore:
         if run.info.status != "FINISHED" or run.data.tags.get(COMPLETE) != "true":
             self.client.set_terminated(version.run_id, "FINISHED")
             self.client.set_tag(version.run_id, COMPLETE, "true")
-
-
-def version_tags(lineage: Lineage, figures: dict[str, Any]) -> dict[str, str]:
-    """The lineage as flat tags of a version."""
-    names = (
-        "data_version",
-        "data_commit",
-        "code_commit",
-        "strictest_licence",
-        "start_sha256",
-        "recipe_digest",
-    )
-    tags = {f"{TAG}{name}": str(lineage[name]) for name in names if lineage.get(name)}
-    tags[f"{TAG}weights_sha256"] = str(figures["weights_sha256"])
-    tags[f"{TAG}evaluation_digest"] = evaluation_digest(figures)
-    for name, digest in (lineage.get("manifest_digests") or {}).items():
-        tags[f"{TAG}manifest.{name}"] = str(digest)
-    return tags
-
-
-def quiet_mlflow() -> None:
-    """No telemetry, no pickles, no chatter: before MLflow is first imported."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.types.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """MLflow draws a bar for every copy; ours belong to the command line."""
-    name = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
-    before = os.environ.get(name)
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(name)
-        else:
-            os.environ[name] = before
 
 
 def _checked_name(name: str) -> str:

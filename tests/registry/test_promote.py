@@ -10,7 +10,7 @@ from infra.errors import CheckFailed
 from registry import promote as module
 from registry.audit import audit_ledger, audit_model
 from registry.gate import GateReport, decide
-from registry.promote import promote, reconcile, rollback
+from registry.promote import promote, reconcile, rollback, rolled_back
 from registry.store import RegistryStore
 from tests.registry.conftest import MODEL, RULES, Made
 
@@ -54,6 +54,8 @@ def test_the_story_of_two_good_models_a_bad_one_and_the_way_back(store: Registry
 
     assert rollback(store, MODEL, actor="bob", reason="odd masks on BUSI").champion == 1
     assert store.aliases(MODEL) == {"champion": 1, "previous": 2, "challenger": 3}
+    assert rolled_back(store, MODEL, 2)
+    assert not rolled_back(store, MODEL, 1)
     story = [(entry.action, entry.version, entry.actor) for entry in store.ledger.entries(MODEL)]
     assert story == [
         ("promote", 1, "ann"), ("done", 1, "ann"), ("promote", 2, "ann"), ("done", 2, "ann"),

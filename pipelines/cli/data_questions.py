@@ -1,0 +1,139 @@
+"""`segfoundry data check|diff|leakage|export`: questions about datasets, and the way out in other formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.cli.output import JsonOption, WorkspaceOption, found_failure, show, table
+
+NameArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Name of a card, in any case of letters.")]
+
+
+def check(
+    name: NameArgument,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="The raw files; default: as `data fetch` finds.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Read only the first so many cases; 0: all.")] = 0,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a card on a folder without writing anything: what matched, what did not, what would be refused.
+
+    The tool for whoever writes a card. Exit code 1 where a file is unmatched or a case refused.
+    Example: `segfoundry data check BUSI --limit 5`
+    """
+    from infra.errors import UsageError
+    from infra.settings import load_settings
+    from pipelines.plan import locate_datasets
+    from preprocessing.cards import load_card
+    from preprocessing.check import check as try_card
+
+    card = load_card(name)
+    if folder is not None and not folder.is_dir():
+        msg = f"--folder: expected a folder with the raw files of {card.name}, found none at {folder}"
+        raise UsageError(msg)
+    if folder is None:
+        state = _place(workspace).state
+        folder = Path(locate_datasets([card.name], state, load_settings(), with_phantoms=False)[card.name]["path"])
+    found = try_card(card, folder, limit=limit)
+    if not found["ok"]:
+        found_failure()
+    counts = ", ".join(f"{key} {found[key]}" for key in ("cases_found", "cases_read", "cases_kept", "samples"))
+    objects = [[concept, count] for concept, count in found["objects"].items()]
+    problems = [
+        [row["case_id"], row["file"], row["reason"], row["expected"], row["found"]] for row in found["problems"]
+    ]
+    shown: list[Any] = [f"{card.name} in {folder}: {counts}", table("Objects", ["concept", "count"], objects)]
+    if problems:
+        shown.append(table("Problems", ["case", "file", "reason", "expected", "found"], problems))
+    show({**found, "folder": str(folder)}, *shown)
+
+
+def diff(
+    name: NameArgument,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A data version, e.g. data-v1.")],
+    new: Annotated[str, typer.Argument(metavar="[NEW]", help="Another one; default: the newest.")] = "",
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What changed in a dataset between two data versions, sample by sample.
+
+    Example: `segfoundry data diff BUSI data-v1 data-v2`
+    """
+    from pipelines import history
+    from pipelines.plan import known_dataset
+    from preprocessing.diff import diff as compare
+
+    place = _existing(workspace)
+    dataset = known_dataset(name)
+    versions = history.data_versions(place)
+    newest = new or (versions[-1] if versions else "data-v1")
+    found = compare(history.manifest_at(place, dataset, old), history.manifest_at(place, dataset, newest))
+    rows = [[what, count] for what, count in found["counts"].items()]
+    document = {"dataset": dataset, "old": old, "new": newest, **found}
+    show(document, table(f"{dataset}: {old} → {newest}", ["samples", "count"], rows, right=("count",)))
+
+
+def leakage(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Groups or identical content on both sides of a split, within and between the workspace's datasets.
+
+    Exit code 1 where there are any. Example: `segfoundry data leakage --workspace workspaces/demo`
+    """
+    from infra.errors import UsageError
+    from preprocessing.leakage import leakage as search
+    from preprocessing.schema import read_manifest
+
+    place = _existing(workspace)
+    names = [name for name in place.params().datasets if (place.data / name / "dataset.json").is_file()]
+    if not names:
+        msg = f"{place.data}: expected dataset versions, found none. Run: segfoundry data ingest"
+        raise UsageError(msg)
+    found = search({name: read_manifest(place.data / name) for name in names})
+    if not found["ok"]:
+        found_failure()
+    keys = ["train", "held_out", "split", "groups", "contents"]
+    rows = [[one[key] for key in keys] for one in found["matrix"]]
+    said: Any = table("Crossings", keys, rows) if rows else f"no crossing within or between {len(names)} datasets"
+    show({**found, "datasets": names}, said)
+
+
+def export(
+    name: NameArgument,
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write.")],
+    kind: Annotated[str, typer.Option("--format", help="coco or webdataset.")] = "coco",
+    split: Annotated[str, typer.Option("--split", help="train, val or test; default: all.")] = "",
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a dataset version as COCO or WebDataset; pixels and masks stay exactly what they are.
+
+    Example: `segfoundry data export BUSI exports/busi --format coco --split test`
+    """
+    from infra.errors import UsageError
+    from pipelines.plan import known_dataset
+    from preprocessing.export import export as write
+
+    place = _existing(workspace)
+    dataset = known_dataset(name)
+    if not (place.data / dataset / "dataset.json").is_file():
+        msg = f"{place.data / dataset}: no dataset version here. Run: segfoundry data ingest {dataset}"
+        raise UsageError(msg)
+    done = write(place.data / dataset, target, kind, split)
+    show({"dataset": dataset, "folder": str(target), **done}, f"{done['samples']} samples as {kind} in {target}")
+
+
+def _place(option: Any) -> Any:
+    from infra.settings import resolve_workspace
+    from pipelines.workspace import Workspace
+
+    return Workspace(resolve_workspace(option, "default"))
+
+
+def _existing(option: Any) -> Any:
+    from pipelines.workspace import Workspace
+
+    return Workspace.existing(_place(option).root)

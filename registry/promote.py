@@ -179,6 +179,10 @@ def _apply(store: RegistryStore, name: str, targets: Targets) -> None:
 
 
 def _close(store: RegistryStore, intent: Entry, note: str) -> Entry:
+    # Whoever reconciled meanwhile may have closed it; a second done row would say nothing new.
+    for entry in store.ledger.entries(intent.model):
+        if entry.action == DONE and entry.details.get("intent") == intent.position:
+            return entry
     return store.ledger.append(
         DONE,
         model=intent.model,

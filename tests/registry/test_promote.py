@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,27 @@ def test_a_ledger_cut_off_at_its_end_and_an_alias_set_by_hand_are_found(
     answer = audit_ledger(store)
     assert not answer["ok"]
     assert "version 2 vouches for ledger row 4" in answer["problems"][0]
+
+
+def test_of_many_promotions_at_once_one_wins_and_leaves_the_aliases_that_the_ledger_says(
+    store: RegistryStore, make: Make, tmp_path: Path
+):
+    made = [make(f"m{number}", threshold=100.0 - number) for number in range(4)]
+    versions = [_version(store, one) for one in made]
+    gates = [judge(store, one) for one in made]
+
+    def run(number: int) -> str:
+        own = RegistryStore(store.tracking_uri, tmp_path / "mlartifacts")
+        try:
+            promote(own, MODEL, versions[number], gate=gates[number], actor=f"p{number}", reason="race")
+        except CheckFailed:
+            return "refused"
+        return "promoted"
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(run, range(4)))
+    # every gate was decided when there was no champion, so only one can be right
+    assert sorted(outcomes) == ["promoted", "refused", "refused", "refused"]
+    assert store.aliases(MODEL) == {"champion": versions[outcomes.index("promoted")]}
+    assert [entry.action for entry in store.ledger.entries()].count("promote") == 1
+    assert audit_ledger(store)["ok"]

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
+from pydicom.errors import InvalidDicomError
+from tifffile import TiffFileError
+
 from infra.errors import CaseError
 
 # Above this a header is refused before anything is allocated. Units: pixels of a 2D image, voxels of a volume.
@@ -29,6 +33,8 @@ DECODER_ERRORS = (
     AssertionError,
     struct.error,
     zlib.error,
+    InvalidDicomError,
+    TiffFileError,
 )
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -47,9 +53,11 @@ def kind_of(file: str) -> str:
 
 @contextmanager
 def decoding(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into a CaseError that says `unreadable`."""
+    """Turn whatever a decoder raises into a CaseError that says `unreadable`, or `too_large` for a bomb."""
     try:
         yield
+    except Image.DecompressionBombError as error:
+        raise CaseError("too_large", expected=f"at most {MAX_PIXELS} pixels", found=str(error)) from error
     except DECODER_ERRORS as error:
         text = " ".join(str(error).split()).replace(str(path), path.name).replace(str(path.parent) + "/", "")
         raise CaseError(

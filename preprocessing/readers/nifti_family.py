@@ -1,4 +1,8 @@
-"""Volumes in NIfTI, NRRD and MetaImage, through SimpleITK, in LPS world coordinates and millimetres."""
+"""Volumes in NIfTI, NRRD and MetaImage, through SimpleITK, in LPS world coordinates and millimetres.
+
+The NIfTI library below ITK reads NaN and infinite voxels as 0; in the other formats they arrive as they
+are and the intensity rules refuse them.
+"""
 
 from __future__ import annotations
 

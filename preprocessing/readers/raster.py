@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from PIL import Image, ImageOps
 from infra.errors import CaseError
 from preprocessing.readers import MAX_PIXELS, decoding, too_large
 
-# The limit is judged here, from the header, with our own message.
+# The limit is judged here, from the header, with our own message; Pillow's own is twice this.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 _TIFF = (".tif", ".tiff")
 _EXIF_ORIENTATION = 0x0112
@@ -36,21 +35,19 @@ def read_image(path: Path) -> Raster:
     """
     if path.suffix.lower() in _TIFF:
         return Raster(_channels(_read_tiff(path)), is_plain_jpeg=False)
-    with decoding(path, "a picture"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise too_large(width * height, MAX_PIXELS, "pixels")
-            rotated = image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
-            plain = image.format == "JPEG" and image.mode in ("L", "RGB") and not rotated
-            image.load()
-            upright = ImageOps.exif_transpose(image) if rotated else image
-            if upright.mode == "P":
-                upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
-            elif upright.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-                upright = upright.convert("RGB")
-            pixels: NDArray[Any] = np.asarray(upright)
+    with decoding(path, "a picture"), Image.open(path) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise too_large(width * height, MAX_PIXELS, "pixels")
+        rotated = image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
+        plain = image.format == "JPEG" and image.mode in ("L", "RGB") and not rotated
+        image.load()
+        upright = ImageOps.exif_transpose(image) if rotated else image
+        if upright.mode == "P":
+            upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
+        elif upright.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+            upright = upright.convert("RGB")
+        pixels: NDArray[Any] = np.asarray(upright)
     return Raster(_channels(pixels), plain)
 
 

@@ -1,0 +1,339 @@
+"""Builds of small made-up datasets: faults are caught for what they are, and nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+
+from infra.errors import DataError
+from infra.storage import TEMPORARY_SUFFIX, sha256_file
+from preprocessing import schema
+from preprocessing.build import build_dataset, run_case
+from preprocessing.cards import Binary, ByValue, DatasetCard, Intensity, Layout, Licence, Segments
+from preprocessing.check import check
+from preprocessing.diff import diff
+from preprocessing.export import export
+from preprocessing.harmonize.payload import strip_jpeg
+from preprocessing.leakage import leakage
+
+PARAMS: dict[str, Any] = {
+    "harmonize": {"orientation": "LPS", "min_object_area_px": 1},
+    "shards": {"target_bytes": 20_000},
+    "splits": {"key": "segfoundry", "val": 0.2, "test": 0.2},
+}
+FLAT = DatasetCard(
+    name="made_up",
+    title="Squares",
+    modality="ultrasound",
+    licence=Licence("none"),
+    citation="nobody",
+    homepage="https://example.org",
+    layout_checked="made here",
+    layouts=(Layout(image=r"images/(?P<case>[^/]+)\.png", label=r"masks/(?P<case>[^/]+)\.png"),),
+    labels=Binary("polyp"),
+    instances="components",
+    searched=("polyp",),
+)
+DEEP = replace(
+    FLAT,
+    name="made_up_volumes",
+    layouts=(
+        Layout(image=r"(?P<case>[^/]+)/image\.nii\.gz", label=r"(?P<case>[^/]+)/label\.nii\.gz"),
+        Layout(
+            image=r"(?P<case>dicom[^/]*)/\d+\.dcm",
+            label=r"(?P<case>dicom[^/]*)/seg\.seg",
+            labels=Segments({"liver": "liver"}),
+        ),
+    ),
+    labels=ByValue({1: "liver", 2: "lesion"}),
+    intensity=Intensity("percentile", (0.5, 99.5)),
+    searched=("liver",),
+)
+
+
+def inventory_of(root: Path) -> list[dict[str, Any]]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return [
+        {"file": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in files
+    ]
+
+
+def build(card: DatasetCard, root: Path, out: Path, cache: Path | None = None, **options: Any) -> dict[str, Any]:
+    return build_dataset(
+        card,
+        root,
+        inventory_of(root),
+        out,
+        PARAMS,
+        pseudonym_key=b"k",
+        case_cache=cache,
+        source_kind="mirror",
+        **options,
+    )
+
+
+def draw(root: Path, name: str, seed: int, mask_size: tuple[int, int] = (40, 50)) -> None:
+    rng = np.random.default_rng(seed)
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    (root / "masks").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (40, 50), dtype=np.uint8)).save(root / "images" / f"{name}.png")
+    mask = np.zeros(mask_size, dtype=np.uint8)
+    mask[5:12, 6 : 8 + seed % 9] = 255
+    mask[20:24, 30:33] = 255
+    Image.fromarray(mask).save(root / "masks" / f"{name}.png")
+
+
+def volume(folder: Path, values: tuple[int, ...] = (1, 2), shape: tuple[int, int, int] = (4, 6, 5)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(np.random.default_rng(1).normal(size=(4, 6, 5)).astype(np.float32))
+    image.SetSpacing((1.0, 1.0, 3.0))
+    label = np.zeros(shape, dtype=np.uint8)
+    for index, value in enumerate(values):
+        label[index, 1:4, 2:4] = value
+    mask = sitk.GetImageFromArray(label)
+    mask.SetSpacing((1.0, 1.0, 3.0))
+    sitk.WriteImage(image, str(folder / "image.nii.gz"))
+    sitk.WriteImage(mask, str(folder / "label.nii.gz"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def reasons(folder: Path) -> dict[str, tuple[str, str]]:
+    rows = pq.read_table(folder / schema.QUARANTINE_FILE).to_pylist()
+    return {row["case_id"]: (row["reason"], row["file"]) for row in rows}
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    root = tmp_path / "raw"
+    for index in range(12):
+        draw(root, f"case{index:02d}", index)
+    return root
+
+
+def test_faulty_pictures_are_refused_and_the_others_go_on(flat: Path, tmp_path: Path) -> None:
+    broken = flat / "images/case01.png"
+    broken.write_bytes(broken.read_bytes()[:600])
+    draw(flat, "case02", 2, mask_size=(41, 50))
+    Image.fromarray(np.full((40, 50), 130, dtype=np.uint8)).save(flat / "masks/case03.png")
+    (flat / "masks/case04.png").write_bytes(b"no picture at all")
+    (flat / "masks/case05.png").unlink()
+    (flat / "images/case06.png").unlink()
+    (flat / "notes.xyz").write_text("?")
+    (flat / "README.md").write_text("about")
+    report = build(FLAT, flat, tmp_path / "out")
+    assert reasons(tmp_path / "out") == {
+        "case01": ("unreadable", "images/case01.png"),
+        "case02": ("mask_size", "masks/case02.png"),
+        "case03": ("unknown_label", "masks/case03.png"),
+        "case04": ("unreadable", "masks/case04.png"),
+        "case05": ("label_missing", "images/case05.png"),
+        "case06": ("image_missing", "masks/case06.png"),
+        "file:notes.xyz": ("not_on_card", "notes.xyz"),
+    }
+    counts = report["counts"]
+    assert (counts["cases_found"], counts["cases_kept"], counts["cases_quarantined"]) == (13, 6, 7)
+    assert (counts["files_found"], counts["files_used"]) == (24, 12)
+    assert (counts["files_quarantined"], counts["files_not_data"]) == (11, 1)
+    row = pq.read_table(tmp_path / "out" / schema.QUARANTINE_FILE).to_pylist()[1]
+    assert "50 x 40" in row["expected"]
+    assert "50 x 41" in row["found"]
+    assert str(tmp_path) not in json.dumps(pq.read_table(tmp_path / "out" / schema.QUARANTINE_FILE).to_pylist())
+    said = check(FLAT, flat)
+    assert not said["ok"]
+    assert said["cases_kept"] == 6
+    assert said["reasons"]["mask_size"] == 1
+
+
+def test_faulty_volumes_are_refused_and_the_others_go_on(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    for name in ("fine", "shifted", "unknown", "size", "torn", "torn_label", "fraction"):
+        volume(root / name)
+    volume(root / "unknown", values=(1, 7))
+    volume(root / "size", shape=(4, 6, 6))
+    moved = sitk.ReadImage(str(root / "shifted/label.nii.gz"))
+    moved.SetOrigin((0.0, 5.0, 0.0))
+    sitk.WriteImage(moved, str(root / "shifted/label.nii.gz"))
+    for file in (root / "torn/image.nii.gz", root / "torn_label/label.nii.gz"):
+        file.write_bytes(file.read_bytes()[:-30])
+    half = sitk.GetImageFromArray(np.full((4, 6, 5), 0.5, dtype=np.float32))
+    half.CopyInformation(sitk.ReadImage(str(root / "fraction/image.nii.gz")))
+    sitk.WriteImage(half, str(root / "fraction/label.nii.gz"))
+    (root / "dicom1").mkdir()
+    (root / "dicom1/1.dcm").write_bytes(b"\0" * 200)
+    (root / "dicom1/seg.seg").write_bytes(b"\0" * 200)
+    build(DEEP, root, tmp_path / "out")
+    assert reasons(tmp_path / "out") == {
+        "shifted": ("mask_grid", "shifted/label.nii.gz"),
+        "unknown": ("unknown_label", "unknown/label.nii.gz"),
+        "size": ("mask_size", "size/label.nii.gz"),
+        "torn": ("unreadable", "torn/image.nii.gz"),
+        "torn_label": ("unreadable", "torn_label/label.nii.gz"),
+        "fraction": ("unknown_label", "fraction/label.nii.gz"),
+        "dicom1": ("unreadable", "dicom1/1.dcm"),
+    }
+    rows = schema.read_manifest(tmp_path / "out").to_pylist()
+    assert [row["slice_index"] for row in rows] == [0, 1, 2, 3]
+    assert [row["absent"] for row in rows] == [["lesion"], ["liver"], ["lesion", "liver"], ["lesion", "liver"]]
+    assert {row["axis"] for row in rows} == {"z"}
+    assert rows[0]["spacing_mm_yx"] == [1.0, 1.0]
+
+
+def test_a_second_build_is_the_same_work_none_and_the_same_bytes(flat: Path, tmp_path: Path) -> None:
+    first = build(FLAT, flat, tmp_path / "a", tmp_path / "cache")
+    again = build(FLAT, flat, tmp_path / "a", tmp_path / "cache")
+    assert (first["reused_cases"], again["reused_cases"]) == (0, 12)
+    scattered: Callable[..., Iterator[Any]] = lambda function, items: map(function, random.sample(items, len(items)))  # noqa: E731
+    build(FLAT, flat, tmp_path / "b", None, map_cases=scattered)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_killed_build_goes_on(flat: Path, tmp_path: Path) -> None:
+    build(FLAT, flat, tmp_path / "whole")
+
+    def dies(function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
+        for item in items[:5]:
+            yield function(item)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(FLAT, flat, tmp_path / "out", tmp_path / "cache", map_cases=dies)
+    (tmp_path / "out" / f".shard-00000.parquet.abcd{TEMPORARY_SUFFIX}").write_bytes(b"half")
+    (tmp_path / "out" / "shard-00099.parquet").write_bytes(b"stale")
+    assert not (tmp_path / "out" / schema.DATASET_FILE).exists()
+    report = build(FLAT, flat, tmp_path / "out", tmp_path / "cache")
+    assert report["reused_cases"] == 5
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_damaged_cache_entry_is_made_again(flat: Path, tmp_path: Path) -> None:
+    build(FLAT, flat, tmp_path / "out", tmp_path / "cache")
+    before = contents(tmp_path / "out")
+    entry = sorted((tmp_path / "cache" / FLAT.name).iterdir())[0]
+    payload = bytearray(entry.read_bytes())
+    payload[len(payload) // 2] ^= 1
+    entry.write_bytes(bytes(payload))
+    assert build(FLAT, flat, tmp_path / "out", tmp_path / "cache")["reused_cases"] == 11
+    assert contents(tmp_path / "out") == before
+
+
+def test_an_added_case_costs_one_case_and_moves_nobody(flat: Path, tmp_path: Path) -> None:
+    build(FLAT, flat, tmp_path / "out", tmp_path / "cache")
+    old, files = schema.read_manifest(tmp_path / "out"), contents(tmp_path / "out")
+    draw(flat, "case99", 99)
+    assert build(FLAT, flat, tmp_path / "out", tmp_path / "cache")["reused_cases"] == 12
+    new = schema.read_manifest(tmp_path / "out")
+    said = diff(old, new)
+    assert said["counts"] == {
+        "added": 1, "removed": 0, "changed_labels": 0, "changed_pixels": 0, "moved": 0, "same": 12
+    }  # fmt: skip
+    after = contents(tmp_path / "out")
+    shards = [name for name in files if name.startswith("shard-")]
+    assert len(shards) > 1
+    assert sum(files[name] != after[name] for name in shards) == 1
+
+
+def test_a_changed_mask_and_a_changed_picture_are_told_apart(flat: Path, tmp_path: Path) -> None:
+    build(FLAT, flat, tmp_path / "out")
+    old = schema.read_manifest(tmp_path / "out")
+    Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(flat / "masks/case03.png")
+    Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(flat / "images/case04.png")
+    build(FLAT, flat, tmp_path / "out")
+    said = diff(old, schema.read_manifest(tmp_path / "out"))
+    assert (said["changed_labels"], said["changed_pixels"]) == (["made_up/case03"], ["made_up/case04"])
+
+
+def test_a_source_that_changed_since_the_scan_stops_the_build(flat: Path, tmp_path: Path) -> None:
+    inventory = inventory_of(flat)
+    options: dict[str, Any] = {"pseudonym_key": b"k", "case_cache": None, "source_kind": "mirror"}
+    draw(flat, "case03", 77)
+    with pytest.raises(DataError, match=r"case03\.png"):
+        build_dataset(FLAT, flat, inventory, tmp_path / "out", PARAMS, **options)
+    (flat / "images/case05.png").unlink()
+    with pytest.raises(DataError, match=r"gone, first images/case05\.png"):
+        build_dataset(FLAT, flat, inventory, tmp_path / "out", PARAMS, **options)
+    assert not (tmp_path / "out" / schema.DATASET_FILE).exists()
+    with pytest.raises(DataError, match="folder is missing"):
+        build_dataset(FLAT, tmp_path / "nowhere", inventory, tmp_path / "out", PARAMS, **options)
+
+
+def test_a_closed_dataset_is_written_without_its_names(flat: Path, tmp_path: Path) -> None:
+    (flat / "masks/case05.png").unlink()
+    build(replace(FLAT, public=False), flat, tmp_path / "out")
+    assert not any(b"case0" in payload for payload in contents(tmp_path / "out").values())
+    assert next(iter(reasons(tmp_path / "out"))).startswith("c-")
+
+
+def test_leakage_names_a_group_on_both_sides(flat: Path, tmp_path: Path) -> None:
+    build(FLAT, flat, tmp_path / "a")
+    manifest = schema.read_manifest(tmp_path / "a")
+    assert leakage({"a": manifest})["ok"]
+    held = manifest.set_column(
+        manifest.schema.get_field_index("split"),
+        manifest.schema.field("split"),
+        [["test"] * manifest.num_rows],
+    )
+    found = leakage({"a": manifest, "b": held})
+    assert not found["ok"]
+    trained = manifest.column("split").to_pylist().count("train")
+    assert found["matrix"][0] == {
+        "train": "a", "held_out": "b", "split": "test", "groups": trained, "contents": trained
+    }  # fmt: skip
+
+
+def test_exports_open_in_their_own_tools(flat: Path, tmp_path: Path) -> None:
+    import webdataset
+    from pycocotools.coco import COCO
+
+    build(FLAT, flat, tmp_path / "out")
+    said = export(tmp_path / "out", tmp_path / "coco", "coco")
+    opened = COCO(str(tmp_path / "coco/annotations.json"))
+    assert said["samples"] == len(opened.getImgIds()) == 12
+    assert said["objects"] == len(opened.getAnnIds()) == 24
+    image = opened.loadImgs(1)[0]
+    truth = np.asarray(Image.open(flat / "masks" / f"{image['sample_id'].split('/')[1]}.png")) > 0
+    masks = [opened.annToMask(item) for item in opened.loadAnns(opened.getAnnIds(imgIds=[1]))]
+    assert np.array_equal(np.any(masks, axis=0), truth)
+    export(tmp_path / "out", tmp_path / "wds", "webdataset", split="train")
+    tar = tmp_path / "wds/train-00000.tar"
+    samples = list(webdataset.WebDataset(f"file:{tar}", shardshuffle=False, empty_check=False))
+    assert len(samples) == schema.read_dataset_file(tmp_path / "out")["splits"]["train"]
+    assert all(json.loads(sample["json"])["split"] == "train" and sample["png"][:4] == b"\x89PNG" for sample in samples)
+
+
+def test_jpeg_passes_through_without_what_it_says_about_people(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x010E] = "patient CANARY"
+    path = tmp_path / "a.jpg"
+    for options in ({}, {"progressive": True}):
+        Image.fromarray(pixels).save(path, exif=exif, comment=b"CANARY two", icc_profile=b"CANARY three", **options)
+        data = path.read_bytes() + b"CANARY after the end"
+        assert data.count(b"CANARY") == 4
+        stripped = strip_jpeg(data)
+        assert stripped is not None
+        assert b"CANARY" not in stripped
+        clean = tmp_path / "b.jpg"
+        clean.write_bytes(stripped)
+        assert np.array_equal(np.asarray(Image.open(clean)), np.asarray(Image.open(path)))
+    assert strip_jpeg(data[:200]) is None
+
+
+def test_the_case_function_travels_to_another_process() -> None:
+    import pickle
+
+    assert pickle.loads(pickle.dumps(run_case)) is run_case
+    assert pickle.loads(pickle.dumps(DEEP)) == DEEP

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,10 +68,13 @@ def read_json(path: Path) -> Any:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Remove temporary files that a killed process left below `folder`; return how many."""
+    """Remove temporary files and folders that a killed process left below `folder`; return how many."""
     count = 0
-    for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
+    for path in sorted(folder.rglob(f".*{TEMPORARY_SUFFIX}")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
         count += 1
     return count
 

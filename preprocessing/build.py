@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from infra.errors import DataError
 from infra.storage import digest_of, remove_leftovers, write_bytes, write_json, write_text
@@ -309,7 +310,7 @@ def _report(
             "cases_kept": kept,
             "cases_quarantined": quarantined,
             "samples": manifest.num_rows,
-            "objects": sum(len(row) for row in manifest.column("objects").to_pylist()),
+            "objects": int(pc.sum(pc.list_value_length(manifest.column("objects"))).as_py()),
             **account.counts(),
         },
         "splits": {name: split.count(name) for name in schema.SPLITS},

@@ -115,7 +115,7 @@ def _flat(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         sample_id=f"{card.name}/{item.shown_id}",
         pixels=pixels,
         objects=objects,
-        absent=_absent(card, masks, masks),
+        absent=sorted(_searched(card, masks) - {item["concept"] for item in objects}),
         jpeg=jpeg,
     )
     return [row], {**geometry.flat_columns(*shape), **_columns(record, masks, others, 1)}
@@ -184,6 +184,7 @@ def _cut(
     planes: dict[str, NDArray[np.bool_]] = {concept: np.moveaxis(mask, where, 0) for concept, mask in masks.items()}
     marked = {concept: np.flatnonzero(plane.any(axis=(1, 2))) for concept, plane in planes.items()}
     how = item.case.instances or item.card.instances
+    searched = _searched(item.card, masks)
     rows = []
     for index, pixels in enumerate(np.moveaxis(voxels, where, 0)):
         on_slice = {concept: plane[index] for concept, plane in planes.items() if index in marked[concept]}
@@ -196,7 +197,7 @@ def _cut(
                 sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
                 pixels=pixels,
                 objects=objects,
-                absent=_absent(item.card, masks, on_slice),
+                absent=sorted(searched - set(on_slice)),
                 axis=axis,
                 slice_index=index,
                 spacing_mm_yx=spacing,
@@ -238,13 +239,9 @@ def _merge(read: list[Masks]) -> Masks:
     return merged
 
 
-def _absent(card: DatasetCard, case_masks: Masks, here: Masks) -> list[str]:
-    """Concepts that were searched for and are not here.
-
-    A concept that a volume's truth marks anywhere was searched for on all of its slices.
-    """
-    searched = set(card.searched) | {concept for concept, mask in case_masks.items() if mask.any()}
-    return sorted(concept for concept in searched if concept not in here or not here[concept].any())
+def _searched(card: DatasetCard, masks: Masks) -> set[str]:
+    """Concepts that were searched for in all of a case: the card's, and those that its truth marks anywhere."""
+    return set(card.searched) | {concept for concept, mask in masks.items() if mask.any()}
 
 
 def _columns(record: dict[str, Any], masks: Masks, others: dict[str, Masks], samples: int) -> dict[str, Any]:

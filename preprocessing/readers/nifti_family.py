@@ -22,6 +22,8 @@ from preprocessing.readers.whole import check_nifti_whole
 _AFFINE_TOLERANCE_MM = 0.1
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
+# Cases run in parallel, each in its own process; threads for one small volume would only wait for each other.
+sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
 def read_volume(path: Path) -> sitk.Image:

@@ -54,26 +54,22 @@ def run(
 
 def make(workspace: Workspace, started: float) -> Document:
     """Make what is stale and release it; without anything stale, neither Prefect nor Ray nor torch is started."""
+    from pipelines import release  # pyarrow, pandas: not for `--help`
+
     with recorded_children(workspace.state):
         stale = workspace.repo.stale()
         if stale:
             _forget_seconds(workspace)
             orchestration.prepare(workspace.state)
-            with events.phase("start"):
-                begun = time.monotonic()
-                from pipelines import retrain
-            workspace.note_seconds("phase start", time.monotonic() - begun)
+            from pipelines import retrain
+
             outcome = retrain.run(workspace)
         else:
-            from pipelines import release
-
             outcome = release.release(workspace)
     outcome["changed"] = bool(stale) or outcome["changed"]
     outcome["stages_run"] = stale
-    total = time.monotonic() - started
-    from pipelines.release import phases
-
-    outcome["seconds"] = {**(phases(workspace) if outcome["changed"] else {}), "total": round(total, 2)}
+    took = release.phases(workspace) if stale else {}
+    outcome["seconds"] = {**took, "total": round(time.monotonic() - started, 2)}
     outcome["workspace"] = str(workspace.root)
     return outcome
 

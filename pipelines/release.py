@@ -208,7 +208,20 @@ def _write_report(workspace: Workspace, target: Path, outcome: Document, gate: G
     )
 
 
+PHASES = (
+    "sources",
+    "start Prefect",
+    "start Ray",
+    "ingest",
+    "version",
+    "train",
+    "evaluate",
+    "register and gate",
+    "report",
+)
+
+
 def phases(workspace: Workspace) -> dict[str, float]:
-    """Seconds of the latest run by phase."""
-    prefix = "phase "
-    return {name.removeprefix(prefix): value for name, value in workspace.seconds().items() if name.startswith(prefix)}
+    """Seconds of the latest run by phase, in the order in which they happen."""
+    known = workspace.seconds()
+    return {name: known[f"phase {name}"] for name in PHASES if f"phase {name}" in known}

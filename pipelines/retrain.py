@@ -27,6 +27,7 @@ STAGE_TIMEOUT = timedelta(hours=12)
 RELEASE_TIMEOUT = timedelta(hours=1)
 RETRIES = 2
 RETRY_DELAY_S = 2.0
+_begun = {"run": time.monotonic()}  # when this process asked for the flow: what Prefect takes to start is a phase
 
 
 def _worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
@@ -78,6 +79,8 @@ def retrain(workspace: str) -> dict[str, Any]:
     Only the path goes through Prefect: its parameters are visible to everyone who sees its pages.
     """
     place = Workspace(Path(workspace))
+    events.emit("phase", name="start", state="end")
+    place.note_seconds("phase start Prefect", time.monotonic() - _begun["run"])
     run_stages(place)
     with events.phase("release"):
         outcome = release_task(workspace)
@@ -94,7 +97,7 @@ def run_stages(place: Workspace) -> None:
         return
     started = time.monotonic()
     with ray_session(place.state):
-        place.note_seconds("ray", time.monotonic() - started)
+        place.note_seconds("phase start Ray", time.monotonic() - started)
         for generation in generations:
             changed = set(repo.changed())
             todo = [name for name in generation if name in changed]
@@ -121,8 +124,10 @@ def _run_generation(place: Workspace, todo: list[str]) -> None:
 
 def tag(place: Workspace) -> DataVersion:
     """Commit and tag the data version; nothing where it is the newest one already."""
+    started = time.monotonic()
     with events.phase("version"):
         version = place.repo.tag_data_version()
+    place.note_seconds("phase version", time.monotonic() - started)
     events.emit("version", tag=version.tag, created=version.created)
     return version
 
@@ -145,6 +150,8 @@ def _show_in_prefect(outcome: dict[str, Any]) -> None:
 
 def run(place: Workspace) -> dict[str, Any]:
     """Run the flow in this process."""
+    _begun["run"] = time.monotonic()
+    events.emit("phase", name="start", state="begin")
     chosen = retrain.with_options(task_runner=_runner())
     outcome: dict[str, Any] = chosen(str(place.root))
     return outcome

@@ -34,7 +34,7 @@ def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
     Example: `segfoundry model list --workspace workspaces/demo`
     """
     from pipelines.workspace import MODEL_NAME
-    from registry.store import TAG
+    from registry.lineage import TAG
 
     _, store = _open(workspace)
     rows = [

@@ -28,6 +28,9 @@ WorkspaceOption = Annotated[
 ]
 
 
+WIDTH_IN_A_FILE = 140  # a pipe has no width; 80 would break every table
+
+
 class _State:
     as_json = False
     document: IO[str] = sys.stdout
@@ -73,6 +76,8 @@ def show(document: Any, *renderables: Any) -> None:
         _State.document.flush()
         return
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH_IN_A_FILE)
     for renderable in renderables:
         console.print(renderable)
 

@@ -10,7 +10,7 @@ TORCH := torch==2.13.0
 # The stamp's name holds the lock's hash: another lock, another stamp, and the set-up runs again.
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
 
-.PHONY: help demo test lint docs clean lock setup
+.PHONY: help demo test lint bench docs clean lock setup
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -43,6 +43,9 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench: $(STAMP)  ## seconds of ingest through Ray and in a plain loop, as JSON
+	@$(BIN)/python -m pipelines.bench
 
 docs: $(STAMP)  ## write docs/cli.md from the command line's own help
 	@$(BIN)/python -m pipelines.cli.reference docs/cli.md

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     offline: bool = Field(default=False, description="never open a network connection for data")
     pseudonym_key: str = Field(default="", description="secret that group identifiers are hashed with")
     max_download_bytes: int = Field(default=2_000_000_000, ge=0, description="largest official download, bytes")
+    ledger_url: str = Field(default="", description="database of the promotion ledger; default: MLflow's database")
     num_cpus: int = Field(default=0, ge=0, description="logical CPUs Ray may use; 0: all")
     object_store_bytes: int = Field(default=256 * 1024 * 1024, ge=80 * 1024 * 1024)
     concurrent_datasets: int = Field(default=3, ge=1, description="datasets ingested at the same time")

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from infra import repository
 from infra.errors import CheckFailed, DataError, ServiceError, UsageError
+from infra.settings import load_settings
 from infra.storage import read_json
 from pipelines.workspace import MODEL_NAME, PROJECT, Workspace
 from preprocessing.schema import MANIFEST_FILE, read_dataset_file
@@ -27,7 +28,8 @@ Document = dict[str, Any]
 
 def open_store(workspace: Workspace) -> RegistryStore:
     """The registry of a workspace."""
-    return RegistryStore(workspace.tracking_uri, workspace.artifact_root)
+    ledger = load_settings().ledger_url or None
+    return RegistryStore(workspace.tracking_uri, workspace.artifact_root, ledger_url=ledger)
 
 
 def release(workspace: Workspace) -> Document:

@@ -27,7 +27,7 @@ def git(root: Path, *arguments: str) -> str:
 
 def prepare_git(root: Path) -> None:
     """Make `root` a git repository with its own identity, so that no global configuration is needed."""
-    if not (root / ".git").is_dir():
+    if not (root / ".git" / "HEAD").is_file():
         git(root, "init", "--quiet", "--initial-branch=main")
     for key, value in {
         "user.name": "Segfoundry",

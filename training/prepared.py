@@ -105,7 +105,7 @@ def rows_of(shard: ShardFile, split: str | None = None, part: Part | None = None
             if part is not None:
                 first = (part.number - seen) % part.of
                 seen += table.num_rows
-                table = table.take(list(range(first, table.num_rows, part.of)))
+                table = table.take(np.arange(first, table.num_rows, part.of))
             yield from table.to_pylist()
 
 

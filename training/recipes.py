@@ -34,7 +34,7 @@ class Recipe:
     ema_decay: float = 0.99
     box_prompt_share: float = 0.2  # share of positive prompts that also carry true boxes
     synonym_share: float = 0.3  # share of prompts worded by a synonym
-    temperature: float = 0.3  # datasets are drawn by (number of samples) ** temperature
+    temperature: float = 0.15  # datasets are drawn by (number of samples) ** temperature
     max_instances: int = 24  # supervised instances a prompt, largest first
     augment: dict[str, float] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)  # overrides of LossWeights
@@ -109,11 +109,9 @@ def tiny() -> Recipe:
     """A SAM3 of a few million parameters that learns from nothing in minutes on two CPU cores."""
     return Recipe(
         name="tiny",
-        sam3=_sam3(
-            image_size=128, patch=8, vision=96, vision_layers=4, width=48, text=48, queries=16, decoder_layers=2
-        ),
-        image_size=128,
-        mask_size=64,
+        sam3=_sam3(image_size=96, patch=8, vision=96, vision_layers=4, width=48, text=48, queries=16, decoder_layers=2),
+        image_size=96,
+        mask_size=48,
         steps=1200,
         global_batch=8,
         prompts_per_image=2,

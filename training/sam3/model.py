@@ -112,7 +112,7 @@ class PromptableSam3(Sam3Model):
             boxes_cxcywh: (prompts, boxes, 4), normalised; None for text alone.
             box_labels: (prompts, boxes): 1 positive, 0 negative, -10 not there.
         """
-        levels = [level[image_of_prompt] for level in images.levels]
+        levels = [level.index_select(0, image_of_prompt) for level in images.levels]
         positions = [
             position[:1].expand(len(level), -1, -1, -1)
             for position, level in zip(images.positions, levels, strict=True)

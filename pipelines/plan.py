@@ -115,13 +115,11 @@ def write_plan(workspace: Workspace, roots: dict[str, dict[str, str]], settings:
 
 def write_step_recipes(workspace: Workspace) -> None:
     """`recipes/train.json` and `recipes/evaluate.json`: resolved recipe and code digest."""
-    from training.recipes import code_sha256, recipe_file
+    from training.recipes import evaluation_recipe_file, recipe_file
 
     params = workspace.params()
     _write_if_other(workspace.recipe("train"), recipe_file(params.train.model_dump()))
-    # `training.evaluate` would import torch, which a run with nothing to do must not wait for
-    evaluate = {"evaluate": params.evaluate.model_dump(), "code_sha256": code_sha256()}
-    _write_if_other(workspace.recipe("evaluate"), evaluate)
+    _write_if_other(workspace.recipe("evaluate"), evaluation_recipe_file(params.evaluate.model_dump()))
 
 
 def _write_if_other(path: Path, value: Any) -> None:

@@ -19,7 +19,7 @@ from registry.ledger import default_actor
 from registry.lineage import Lineage, build_lineage
 from registry.packaging import Example
 from registry.predictor import decode_image
-from registry.promote import CHAMPION, promote, reconcile
+from registry.promote import CHAMPION, promote, reconcile, rolled_back
 from registry.report import write_report
 from registry.store import Registered, RegistryStore
 
@@ -91,6 +91,9 @@ def judge(workspace: Workspace, store: RegistryStore, version: int | str) -> Gat
 
 
 def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> bool:
+    if rolled_back(store, registered.name, registered.version):
+        # A person took this version back; running the same workspace again must not overrule them.
+        return False
     reason = "the candidate passed the gate" if gate.passed else "the gate blocks the candidate"
     try:
         done = promote(store, registered.name, registered.version, gate=gate, actor=default_actor(), reason=reason)

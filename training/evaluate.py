@@ -19,16 +19,10 @@ from training.decision import MASK_THRESHOLDS
 from training.metrics import dice_iou
 from training.predict import Segmenter, concept_scores, probability_map
 from training.prepared import Part, ShardFile, check_shard, decode_image, objects_by_concept, rows_of
-from training.recipes import code_sha256
 from training.sam3.model import PADDING_LABEL
 
 BATCH_IMAGES = 8
 MOST_BOXES = 8
-
-
-def recipe_file(params: dict[str, Any]) -> dict[str, Any]:
-    """What `recipes/evaluate.json` of a workspace says."""
-    return {"evaluate": params, "code_sha256": code_sha256()}
 
 
 def batches(shard: ShardFile, split: str, part: Part) -> Iterator[list[dict[str, Any]]]:

@@ -148,3 +148,8 @@ def code_sha256(files_below: Path | None = None) -> str:
 def recipe_file(params: dict[str, Any]) -> dict[str, Any]:
     """What `recipes/train.json` of a workspace says: the resolved recipe and the digest of the code."""
     return {"recipe": asdict(resolve(params)), "code_sha256": code_sha256()}
+
+
+def evaluation_recipe_file(params: dict[str, Any]) -> dict[str, Any]:
+    """What `recipes/evaluate.json` of a workspace says: the `evaluate` section and the digest of the code."""
+    return {"evaluate": params, "code_sha256": code_sha256()}

@@ -19,8 +19,8 @@ from infra.errors import CaseError
 from infra.storage import sha256_file
 from preprocessing.cards import DatasetCard, InstanceIds, RawCase, Segments
 from preprocessing.harmonize import geometry, intensity, payload, slices
-from preprocessing.harmonize.labels import Masks, by_segment, dice, masks_of
-from preprocessing.readers import dicom, kind_of, nifti_family, raster
+from preprocessing.harmonize.labels import Mask, Masks, by_segment, dice, masks_of
+from preprocessing.readers import DECODER_ERRORS, dicom, kind_of, nifti_family, raster, unreadable
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,28 @@ def process(item: CaseItem) -> CaseResult:
         else:
             result.rows, result.columns = _volume(item)
     except CaseError as error:
-        result.refusal = {
-            "case_id": item.shown_id,
-            "file": item.shown_files[error.file or item.case.files[0]],
-            "reason": error.reason,
-            "expected": error.expected,
-            "found": error.found,
-        }
+        result.refusal = _refusal(item, error)
+    except DECODER_ERRORS as error:
+        # What the readers' own guards missed: one odd file must not end the run of all the others.
+        result.refusal = _refusal(item, unreadable(error, Path(item.root) / item.case.files[0], "a case"))
     return result
+
+
+def _refusal(item: CaseItem, error: CaseError) -> dict[str, str]:
+    """The quarantine row; a reader knows its file by path, the row by the name that may be shown."""
+    file = error.file or item.case.files[0]
+    if file not in item.shown_files:
+        file = Path(file).relative_to(item.root).as_posix()
+    found = error.found
+    for real, shown in item.shown_files.items():  # a decoder may quote the name that a closed dataset hides
+        found = found.replace(Path(real).name, Path(shown).name)
+    return {
+        "case_id": item.shown_id,
+        "file": item.shown_files[file],
+        "reason": error.reason,
+        "expected": error.expected,
+        "found": found,
+    }
 
 
 @contextmanager
@@ -182,12 +196,12 @@ def _cut(
 ) -> list[dict[str, Any]]:
     where = "zyx".index(axis)
     planes: dict[str, NDArray[np.bool_]] = {concept: np.moveaxis(mask, where, 0) for concept, mask in masks.items()}
-    marked = {concept: np.flatnonzero(plane.any(axis=(1, 2))) for concept, plane in planes.items()}
+    marked: dict[str, Mask] = {concept: np.asarray(plane.any(axis=(1, 2))) for concept, plane in planes.items()}
     how = item.case.instances or item.card.instances
     searched = _searched(item.card, masks)
     rows = []
     for index, pixels in enumerate(np.moveaxis(voxels, where, 0)):
-        on_slice = {concept: plane[index] for concept, plane in planes.items() if index in marked[concept]}
+        on_slice = {concept: plane[index] for concept, plane in planes.items() if marked[concept][index]}
         objects: list[slices.Object] = []
         for concept in sorted(on_slice):
             parts = slices.split_instances(on_slice[concept], how, item.min_object_area_px)

@@ -59,13 +59,18 @@ def decoding(path: Path, what: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise CaseError("too_large", expected=f"at most {MAX_PIXELS} pixels", found=str(error)) from error
     except DECODER_ERRORS as error:
-        text = " ".join(str(error).split()).replace(str(path), path.name).replace(str(path.parent) + "/", "")
-        raise CaseError(
-            "unreadable",
-            expected=f"{what} that decodes to the end",
-            found=f"{type(error).__name__}: {text[-200:]}",
-            fix="Fetch the file again, or leave the case out",
-        ) from error
+        raise unreadable(error, path, what) from error
+
+
+def unreadable(error: Exception, path: Path, what: str) -> CaseError:
+    """The refusal of what a decoder stumbled over, in the decoder's words but without the machine's folders."""
+    text = " ".join(str(error).split()).replace(str(path), path.name).replace(str(path.parent) + "/", "")
+    return CaseError(
+        "unreadable",
+        expected=f"{what} that decodes to the end",
+        found=f"{type(error).__name__}: {text[-200:]}",
+        fix="Fetch the file again, or leave the case out",
+    )
 
 
 def too_large(count: int, limit: int, unit: str) -> CaseError:

@@ -6,12 +6,13 @@ Nothing of a header but geometry, UIDs and the patient's id (hashed before it is
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import highdicom
 import numpy as np
 import pydicom
 import SimpleITK as sitk
@@ -21,6 +22,7 @@ from infra.errors import CaseError
 from preprocessing.cards import DatasetCard, RawCase
 from preprocessing.pairing import clean_id, files_below, group_of, why_not_data
 from preprocessing.readers import MAX_VOXELS, decoding, too_large
+from preprocessing.readers.nifti_family import check_spacing
 
 _HEADER = ["SeriesInstanceUID", "PatientID", "ReferencedSeriesSequence", "SOPClassUID"]
 _POSITION_TOLERANCE = 0.01  # share of the slice distance by which a slice may lie off the even grid
@@ -64,43 +66,75 @@ def find_dicom_cases(card: DatasetCard, root: Path) -> Iterator[RawCase]:
 def read_series(paths: list[Path]) -> tuple[sitk.Image, list[str]]:
     """Read one series: the volume in modality units (HU for CT) and the SOP instance UIDs in slice order.
 
-    MONOCHROME1 is turned so that larger means brighter. Raises CaseError: `unreadable`, `series`,
-    `missing_slice`, `duplicate_slice`, `dimensions`, `too_large`.
+    MONOCHROME1 is turned so that larger means brighter. Raises CaseError, whose `file` is the path of the
+    slice at fault: `unreadable`, `series`, `missing_slice`, `duplicate_slice`, `dimensions`, `spacing`, `too_large`.
     """
     slices = []
     for path in paths:
-        with decoding(path, "a DICOM image"):
+        with _slice_at_fault(path), decoding(path, "a DICOM image"):
             slices.append(pydicom.dcmread(path))
     first = slices[0]
-    if first.get("ImagePositionPatient") is None or int(first.get("NumberOfFrames") or 1) > 1:
-        raise CaseError("dimensions", expected="single-frame slices with a position", found="a file of another kind")
-    with decoding(paths[0], "DICOM geometry"):
+    with _slice_at_fault(paths[0]), decoding(paths[0], "DICOM geometry"):
+        if first.get("ImagePositionPatient") is None or int(first.get("NumberOfFrames") or 1) > 1:
+            raise CaseError("dimensions", "single-frame slices with a position", "a file of another kind")
         rows, columns = int(first.Rows), int(first.Columns)
-        cosines = np.array([float(value) for value in first.ImageOrientationPatient])
-        spacing_yx = [float(value) for value in first.PixelSpacing]
+        cosines = np.array(_numbers(first, "ImageOrientationPatient", 6))
+        spacing_yx = _numbers(first, "PixelSpacing", 2)
     if rows * columns * len(slices) > MAX_VOXELS:
         raise too_large(rows * columns * len(slices), MAX_VOXELS, "voxels")
     normal = np.cross(cosines[:3], cosines[3:])
+    placed, uids = [], []
     for path, item in zip(paths, slices, strict=True):
-        with decoding(path, "DICOM geometry"):
-            other = np.array([float(value) for value in item.ImageOrientationPatient])
+        with _slice_at_fault(path), decoding(path, "DICOM geometry"):
+            other = np.array(_numbers(item, "ImageOrientationPatient", 6))
             shape = (int(item.Rows), int(item.Columns))
-        if shape != (rows, columns) or np.abs(other - cosines).max() > 1e-3:
-            raise CaseError(
-                "series",
-                expected=f"slices of {rows} x {columns} pixels in one orientation",
-                found=f"{path.name} with {shape[0]} x {shape[1]} or another orientation",
-            )
-    positions = np.array([[float(value) for value in item.ImagePositionPatient] for item in slices])
+            if shape != (rows, columns) or np.abs(other - cosines).max() > 1e-3:
+                raise CaseError(
+                    "series",
+                    expected=f"slices of {rows} x {columns} pixels in one orientation",
+                    found=f"a slice of {shape[0]} x {shape[1]} or of another orientation",
+                )
+            placed.append(_numbers(item, "ImagePositionPatient", 3))
+            uids.append(str(item.SOPInstanceUID))
+    positions = np.array(placed)
     depth = positions @ normal
     order = np.argsort(depth, kind="stable")
-    distance = _slice_distance(depth[order], first)
+    with _slice_at_fault(paths[0]), decoding(paths[0], "DICOM geometry"):
+        distance = _slice_distance(depth[order], first)
+    check_spacing((*spacing_yx, distance))
     pixels = np.stack([_pixels(slices[index], paths[index]) for index in order])
-    image = sitk.GetImageFromArray(pixels)
-    image.SetSpacing([spacing_yx[1], spacing_yx[0], distance])
-    image.SetOrigin(positions[order[0]].tolist())
-    image.SetDirection(np.stack([cosines[:3], cosines[3:], normal], axis=1).ravel().tolist())
-    return image, [str(slices[index].SOPInstanceUID) for index in order]
+    with decoding(paths[0], "DICOM geometry"):  # ITK refuses axes that are not at right angles
+        image = sitk.GetImageFromArray(pixels)
+        image.SetSpacing([spacing_yx[1], spacing_yx[0], distance])
+        image.SetOrigin(positions[order[0]].tolist())
+        image.SetDirection(np.stack([cosines[:3], cosines[3:], normal], axis=1).ravel().tolist())
+    return image, [uids[index] for index in order]
+
+
+@contextmanager
+def _slice_at_fault(path: Path) -> Iterator[None]:
+    """Name the slice in a CaseError: of hundreds, the series' first file would send the reader to a sound one."""
+    try:
+        yield
+    except CaseError as error:
+        error.file = str(path)
+        raise
+
+
+def _numbers(item: Any, tag: str, count: int) -> list[float]:
+    """`count` finite numbers of a tag; ValueError, which `decoding` turns into a refusal, where it holds another thing.
+
+    NaN is refused here because it passes every comparison that follows.
+    """
+    value = item.get(tag)
+    if value is None:
+        msg = f"no {tag}"
+        raise ValueError(msg)
+    numbers = [float(part) for part in value]
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        msg = f"{tag} is {numbers}, not {count} finite numbers"
+        raise ValueError(msg)
+    return numbers
 
 
 def read_segments(path: Path, uids: list[str], shape_zyx: tuple[int, int, int]) -> dict[str, NDArray[np.bool_]]:
@@ -109,6 +143,8 @@ def read_segments(path: Path, uids: list[str], shape_zyx: tuple[int, int, int]) 
     Segments may overlap. Slices that the SEG leaves out are empty. Raises CaseError: `unreadable`,
     `mask_size`, `segmentation_type`, `unknown_slice`.
     """
+    import highdicom  # a fifth of a second, and most datasets have no DICOM-SEG
+
     with decoding(path, "a DICOM-SEG"):
         seg = highdicom.seg.segread(str(path))
         kind = str(seg.SegmentationType)
@@ -145,7 +181,7 @@ def read_segments(path: Path, uids: list[str], shape_zyx: tuple[int, int, int]) 
 
 
 def _pixels(item: Any, path: Path) -> NDArray[Any]:
-    with decoding(path, "DICOM pixels"):
+    with _slice_at_fault(path), decoding(path, "DICOM pixels"):
         raw: NDArray[Any] = item.pixel_array
         slope, intercept = float(item.get("RescaleSlope", 1)), float(item.get("RescaleIntercept", 0))
         inverted = item.get("PhotometricInterpretation") == "MONOCHROME1"

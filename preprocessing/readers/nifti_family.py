@@ -7,6 +7,7 @@ are and the intensity rules refuse them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,13 @@ def read_volume(path: Path) -> sitk.Image:
         )
     if path.name.lower().endswith((".nii", ".nii.gz")):
         check_nifti_whole(path)
-    _check_affines(reader, size)
+    with decoding(path, "a volume's affines"):
+        _check_affines(reader, size)
     with decoding(path, "a volume"):
         image = reader.Execute()
         if len(size) == 4:
             image = image[:, :, :, 0]
-    check_spacing(image)
+    check_spacing(image.GetSpacing())
     return image
 
 
@@ -66,9 +68,8 @@ def array_of(image: sitk.Image) -> NDArray[Any]:
     return array
 
 
-def check_spacing(image: sitk.Image) -> None:
+def check_spacing(spacing: Sequence[float]) -> None:
     """CaseError `spacing` unless every spacing is a positive finite length in mm."""
-    spacing = image.GetSpacing()
     if not all(math.isfinite(value) and value > 0 for value in spacing):
         raise CaseError("spacing", expected="positive spacing in mm", found=f"{tuple(spacing)}")
 

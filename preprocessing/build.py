@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.errors import DataError
-from infra.storage import digest_of, remove_leftovers, write_bytes, write_json, write_text
+from infra.storage import TEMPORARY_SUFFIX, digest_of, remove_leftovers, write_bytes, write_json, write_text
 from preprocessing import ontology, quality, schema, shards
 from preprocessing.card_page import card_page
 from preprocessing.cards import DatasetCard, RawCase, cases_of
@@ -78,22 +79,35 @@ def build_dataset(
     out.mkdir(parents=True, exist_ok=True)
     (out / schema.DATASET_FILE).unlink(missing_ok=True)
     remove_leftovers(out)
-    with tempfile.TemporaryDirectory(prefix="segfoundry-cases-") as spare:
-        cache = CaseCache((case_cache / card.name) if case_cache else Path(spare))
+    with _cache(card, case_cache, out) as cache:
         reused = _fill(cache, list(items.values()), map_cases, progress)
-        kept, refused = _sort_out(cache, cases, items)
-        account = quality.account(card, sha256, kept, [case for case, _ in refused])
+        kept, columns, refused = _sort_out(cache, cases, items)
+        account = quality.account(card, [str(line["file"]) for line in inventory], kept, [case for case, _ in refused])
         manifest, written = _write_shards(job, cache, kept, items, out)
-        tables = _write_tables(job, cache, kept, items, refused, account, out)
+        tables = _write_tables(job, kept, columns, items, refused, account, out)
         cache.keep_only({item.key for item in items.values()})
     for path in out.glob("shard-*.parquet"):
         if path.name not in written:
             path.unlink()
-    report = _report(job, source_kind, account, manifest, written, len(kept), tables.num_rows)
+    report = _report(job, source_kind, account, manifest, written, len(cases), tables.num_rows)
     write_json(out / schema.CONCEPTS_FILE, {concept: ontology.describe(concept) for concept in card.concepts})
     write_text(out / schema.CARD_FILE, card_page(card, report, manifest, tables, account, out))
     write_json(out / schema.DATASET_FILE, report)
     return {**report, "reused_cases": reused}
+
+
+@contextmanager
+def _cache(card: DatasetCard, folder: Path | None, out: Path) -> Iterator[CaseCache]:
+    """The entries of `card`: in `folder`, which outlives the build, else in a folder that does not.
+
+    The latter lies in `out` under a name that the next build's `remove_leftovers` takes away after a kill.
+    """
+    if folder:
+        remove_leftovers(folder / card.name)
+        yield CaseCache(folder / card.name)
+    else:
+        with tempfile.TemporaryDirectory(prefix=".cases-", suffix=TEMPORARY_SUFFIX, dir=out) as spare:
+            yield CaseCache(Path(spare))
 
 
 def _checked_cases(card: DatasetCard, root: Path, inventory: list[dict[str, Any]]) -> list[RawCase]:
@@ -198,15 +212,17 @@ def _entry(cache: CaseCache, item: CaseItem) -> Entry:
 
 def _sort_out(
     cache: CaseCache, cases: list[RawCase], items: dict[str, CaseItem]
-) -> tuple[list[RawCase], list[tuple[RawCase, dict[str, str]]]]:
-    kept, refused = [], []
+) -> tuple[list[RawCase], dict[str, dict[str, Any]], list[tuple[RawCase, dict[str, str]]]]:
+    """The kept cases, their columns by case id, and the refused cases each with its quarantine row."""
+    kept, columns, refused = [], {}, []
     for case in cases:
-        refusal = _entry(cache, items[case.case_id]).refusal
-        if refusal is None:
+        entry = _entry(cache, items[case.case_id])
+        if entry.refusal is None:
             kept.append(case)
+            columns[case.case_id] = entry.columns
         else:
-            refused.append((case, refusal))
-    return kept, refused
+            refused.append((case, entry.refusal))
+    return kept, columns, refused
 
 
 def _place(job: _Job, case: RawCase) -> dict[str, str]:
@@ -258,8 +274,8 @@ def _placed(job: _Job, cache: CaseCache, cases: list[RawCase], items: dict[str, 
 
 def _write_tables(
     job: _Job,
-    cache: CaseCache,
     kept: list[RawCase],
+    columns: dict[str, dict[str, Any]],
     items: dict[str, CaseItem],
     refused: list[tuple[RawCase, dict[str, str]]],
     account: quality.Account,
@@ -271,7 +287,7 @@ def _write_tables(
             "dataset": job.card.name,
             "case_id": items[case.case_id].shown_id,
             **_place(job, case),
-            **_entry(cache, items[case.case_id]).columns,
+            **columns[case.case_id],
         }
         for case in kept
     ]
@@ -291,11 +307,14 @@ def _report(
     account: quality.Account,
     manifest: pa.Table,
     written: dict[str, dict[str, Any]],
-    kept: int,
+    cases: int,
     quarantined: int,
 ) -> dict[str, Any]:
-    """The content of `dataset.json`."""
+    """The content of `dataset.json`. What was found is counted where it was found, the rest where it was written."""
     card = job.card
+    found = cases + len(account.unclaimed)
+    kept = pc.count_distinct(manifest.column("case_id")).as_py()
+    quality.check_sum(card, "cases", found, {"kept": kept, "quarantined": quarantined})
     split = manifest.column("split").to_pylist()
     return {
         "schema": schema.SCHEMA_VERSION,
@@ -306,7 +325,7 @@ def _report(
         "citation": card.citation,
         "source_kind": source_kind,
         "counts": {
-            "cases_found": kept + quarantined,
+            "cases_found": found,
             "cases_kept": kept,
             "cases_quarantined": quarantined,
             "samples": manifest.num_rows,

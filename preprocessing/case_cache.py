@@ -7,13 +7,14 @@ Arrow stream of rows whose metadata holds the case's columns or its refusal. A d
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from infra.storage import sha256_bytes, write_bytes
+from infra.storage import TEMPORARY_SUFFIX, sha256_bytes
 from preprocessing.schema import SHARD_SCHEMA
 
 _META = b"segfoundry_case"
@@ -66,8 +67,12 @@ class CaseCache:
             return None
 
     def write(self, key: str, payload: bytes) -> None:
-        """Keep an entry, atomically."""
-        write_bytes(self.path(key), payload)
+        """Keep an entry, by a rename. Without fsync: one that a power cut tears is no entry, and is made again."""
+        target = self.path(key)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+        temporary.write_bytes(payload)
+        temporary.replace(target)
 
     def keep_only(self, keys: set[str]) -> None:
         """Drop entries that the finished build did not use."""

@@ -11,23 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from infra.errors import DataError
 from preprocessing.cards import DatasetCard, RawCase
 from preprocessing.pairing import why_not_data
 
 
 @dataclass(frozen=True)
 class Account:
-    """Where each file of an inventory went: `used` and `refused` by case, `not_data` with why, `unclaimed`."""
+    """Where each of `found` files of an inventory went: `used`, `refused` by case, `not_data` with why, `unclaimed`."""
 
+    found: int
     used: frozenset[str]
     refused: frozenset[str]
     not_data: dict[str, str]
     unclaimed: tuple[str, ...]
 
     def counts(self) -> dict[str, int]:
-        """File counts; they add up to `files_found`."""
+        """File counts; `account` has checked that they add up to `files_found`."""
         return {
-            "files_found": len(self.used) + len(self.refused) + len(self.not_data) + len(self.unclaimed),
+            "files_found": self.found,
             "files_used": len(self.used),
             "files_quarantined": len(self.refused) + len(self.unclaimed),
             "files_not_data": len(self.not_data),
@@ -37,18 +39,34 @@ class Account:
 def account(
     card: DatasetCard, files: Iterable[str], kept: Iterable[RawCase], refused: Iterable[RawCase] = ()
 ) -> Account:
-    """Put each file of the inventory into exactly one place; a file that a kept case used counts as used."""
-    listed = set(files)
+    """Put each file of the inventory into exactly one place; a file that a kept case used counts as used.
+
+    Raises DataError where the places do not hold as many files as the inventory lists.
+    """
+    inventory = list(files)
+    listed = set(inventory)
     used = frozenset(file for case in kept for file in case.files) & listed
     left_out = (frozenset(file for case in refused for file in case.files) & listed) - used
     rest = sorted(listed - used - left_out)
     reasons = {file: why_not_data(card, file) for file in rest}
-    return Account(
+    where = Account(
+        found=len(inventory),
         used=used,
         refused=left_out,
         not_data={file: why for file, why in reasons.items() if why is not None},
         unclaimed=tuple(file for file, why in reasons.items() if why is None),
     )
+    counts = where.counts()
+    check_sum(card, "files", counts.pop("files_found"), counts)
+    return where
+
+
+def check_sum(card: DatasetCard, what: str, found: int, parts: dict[str, int]) -> None:
+    """DataError unless `parts` add up to `found`: a version that lost something must not be written."""
+    if found != sum(parts.values()):
+        listed = " + ".join(f"{count} {name}" for name, count in parts.items())
+        msg = f"{card.name}: expected {found} {what} as found, but counted {listed} = {sum(parts.values())}"
+        raise DataError(msg)
 
 
 def unclaimed_row(shown: str) -> dict[str, str]:

@@ -139,8 +139,10 @@ def _one_channel(label: NDArray[Any], tolerance: int = 0) -> NDArray[Any]:
     """Grey stored as RGB becomes one channel; colours beyond `tolerance` are not grey."""
     if label.ndim < 3 or label.shape[-1] != 3 or label.dtype != np.uint8:
         return label
-    channels = label.astype(np.int16)
-    spread = int((channels.max(axis=-1) - channels.min(axis=-1)).max(initial=0))
+    red, green, blue = (label[..., index] for index in range(3))
+    # Pairwise: a reduction over an axis of three is twenty times slower. Largest less smallest fits in 8 bits.
+    apart = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    spread = int(apart.max(initial=0))
     if spread > tolerance:
         raise _unknown("a grey label picture", f"colours (channels up to {spread} apart)")
     first: NDArray[Any] = label[..., 0]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from preprocessing.cards import Instances
 from preprocessing.harmonize import payload
@@ -46,6 +45,8 @@ def split_instances(mask: Mask, rule: Instances, min_area_px: int) -> list[Mask]
     """
     if rule != "components":
         return [mask]
+    from scipy import ndimage  # a third of a second that only such datasets should pay
+
     numbered, count = ndimage.label(mask, structure=np.ones((3, 3), dtype=bool))
     if count <= 1:
         return [mask]

@@ -15,6 +15,7 @@ from infra.compute import ray_map, ray_session
 from infra.dvc import INGEST_PREFIX
 from infra.errors import DataError, UsageError
 from infra.settings import load_settings
+from infra.storage import read_json
 from pipelines import events
 from pipelines.workspace import Workspace, pseudonym_key
 
@@ -43,7 +44,7 @@ def ingest(workspace: Workspace, dataset: str) -> Summary:
         pseudonym_key=pseudonym_key(settings),
         case_cache=workspace.state / "cases",
         map_cases=ray_map,
-        source_kind=record["kind"],
+        source_kind=read_json(workspace.recipe(card.name))["source_kind"],  # a dependency; `roots.json` is none
         progress=lambda done, total: events.emit("progress", stage="ingest", dataset=card.name, done=done, total=total),
     )
 

@@ -107,7 +107,8 @@ def write_plan(workspace: Workspace, roots: dict[str, dict[str, str]], settings:
         else:
             os.replace(fresh, target)
         key = sha256_bytes(b"segfoundry fingerprint" + pseudonym_key(settings))[:16]
-        _write_if_other(workspace.recipe(name), {**recipe_file(load_card(name)), "pseudonym_key": key})
+        recipe = {**recipe_file(load_card(name)), "pseudonym_key": key, "source_kind": record["kind"]}
+        _write_if_other(workspace.recipe(name), recipe)
     write_json(workspace.state / "roots.json", workspace.roots() | roots)
     write_step_recipes(workspace)
     remove_leftovers(workspace.state)

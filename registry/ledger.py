@@ -40,15 +40,13 @@ _TABLE = sa.Table(
     sa.Column("hash", sa.String(64), nullable=False),
 )
 # A slip in a database shell should not rewrite history; a purpose can, and the chain then shows it.
-for _verb in ("UPDATE", "DELETE"):
-    sa.event.listen(
-        _TABLE,
-        "after_create",
-        sa.DDL(  # type: ignore[no-untyped-call]
-            f"CREATE TRIGGER IF NOT EXISTS segfoundry_ledger_no_{_verb.lower()} BEFORE {_verb} ON segfoundry_ledger "
-            "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
-        ).execute_if(dialect="sqlite"),
+_TRIGGERS = [
+    sa.text(
+        f"CREATE TRIGGER IF NOT EXISTS segfoundry_ledger_no_{verb.lower()} BEFORE {verb} ON segfoundry_ledger "
+        "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
     )
+    for verb in ("UPDATE", "DELETE")
+]
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,11 @@ class Ledger:
             if not sa.inspect(engine).has_table(_TABLE.name):
                 msg = f"the ledger's database cannot be opened ({error.orig}); check its address"
                 raise ServiceError(msg) from error
+        if engine.dialect.name == "sqlite":
+            # Each time, not with the table: a kill between the two would leave a table without its guard.
+            with engine.begin() as connection:
+                for trigger in _TRIGGERS:
+                    connection.execute(trigger)
         return engine
 
     def entries(self, model: str | None = None) -> list[Entry]:

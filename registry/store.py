@@ -6,15 +6,19 @@ that exists is whole. A run without one was cut off; the next call deletes it an
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from infra.errors import DataError, ServiceError, UsageError
-from infra.storage import read_json, sha256_file, write_json
+from infra.storage import TEMPORARY_SUFFIX, read_json, sha256_file, write_json
 from registry import tracking
 from registry.environment import no_progress_bars, quiet_mlflow
 from registry.gate import GateReport
@@ -59,13 +63,22 @@ class RegistryStore:
     """The registry behind one MLflow tracking URI.
 
     `artifact_root` is where files go when the URI is a database; a tracking server has its own.
-    `ledger_url` is the ledger's database; by default the tracking database.
+    `ledger_url` is the ledger's database; by default the tracking database. `temporary` is where files are
+    put together before they are logged; by default the machine's temporary folder.
     """
 
-    def __init__(self, tracking_uri: str, artifact_root: Path | None = None, *, ledger_url: str | None = None) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        artifact_root: Path | None = None,
+        *,
+        ledger_url: str | None = None,
+        temporary: Path | None = None,
+    ) -> None:
         self.tracking_uri = tracking_uri
         self.artifact_root = artifact_root
         self._ledger_url = ledger_url
+        self._temporary = temporary
 
     @cached_property
     def client(self) -> Any:
@@ -74,9 +87,8 @@ class RegistryStore:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        if self.tracking_uri.startswith("sqlite:///"):
-            Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         try:
+            _make_database(self.tracking_uri)
             return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
         except MlflowException as error:
             msg = f"MLflow at {self.tracking_uri} cannot be opened: {error}; check the address"
@@ -206,8 +218,8 @@ class RegistryStore:
 
     def log_json(self, run_id: str, name: str, value: Any) -> None:
         """Write `value` as the JSON artifact `name` of a run."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
+        with self._scratch() as folder:
+            path = folder / name
             write_json(path, value)
             self.client.log_artifact(run_id, str(path))
 
@@ -217,8 +229,16 @@ class RegistryStore:
 
     def read_json_artifact(self, run_id: str, path: str) -> Any:
         """A JSON artifact of a run."""
-        with tempfile.TemporaryDirectory() as folder, no_progress_bars():
-            return read_json(Path(self.client.download_artifacts(run_id, path, folder)))
+        with self._scratch() as folder, no_progress_bars():
+            return read_json(Path(self.client.download_artifacts(run_id, path, str(folder))))
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder for the block, named after this process: what a killed one left can be told from one at work."""
+        if self._temporary is not None:
+            self._temporary.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=self._temporary) as folder:
+            yield Path(folder)
 
     def _check_weights(self, candidate: Path, figures: dict[str, Any]) -> None:
         found = sha256_file(candidate / "model.safetensors")
@@ -261,8 +281,8 @@ class RegistryStore:
 
         client = self.client
         logged = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
-        with tempfile.TemporaryDirectory() as folder, no_progress_bars():
-            work, target = Path(folder) / "work", Path(folder) / "model"
+        with self._scratch() as folder, no_progress_bars():
+            work, target = folder / "work", folder / "model"
             work.mkdir()
             model = save_pyfunc(candidate, target, work, example=example, metadata={"segfoundry": dict(tags)})
             model.run_id, model.model_id = run_id, logged.model_id
@@ -279,6 +299,44 @@ class RegistryStore:
         if run.info.status != "FINISHED" or run.data.tags.get(COMPLETE) != "true":
             self.client.set_terminated(version.run_id, "FINISHED")
             self.client.set_tag(version.run_id, COMPLETE, "true")
+
+
+def _make_database(tracking_uri: str) -> None:
+    """Make a missing sqlite file under another name first: its hundred migrations are no transaction.
+
+    A kill among them would leave tables that fit no revision, which MLflow can neither open nor upgrade.
+    """
+    if not tracking_uri.startswith("sqlite:///") or ":memory:" in tracking_uri:
+        return
+    target = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return
+    from mlflow.store.db import utils
+
+    with _alone_in(target.parent):
+        if target.exists():
+            return
+        building = target.with_name(f".{target.name}{TEMPORARY_SUFFIX}")
+        for leftover in target.parent.glob(f".{target.name}*{TEMPORARY_SUFFIX}*"):  # also sqlite's journal
+            leftover.unlink()
+        engine = utils.create_sqlalchemy_engine_with_retry(f"sqlite:///{building}")
+        try:
+            utils._initialize_tables(engine)
+        finally:
+            engine.dispose()
+        os.replace(building, target)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    # A lock on the folder itself: it leaves no file behind and ends with its process.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _checked_name(name: str) -> str:

@@ -85,3 +85,16 @@ def test_only_one_of_two_who_saw_the_same_head_may_follow_it(ledger: Ledger):
     ledger.append("promote", model="m", version=6, actor="ann", reason="first", after=5)
     with pytest.raises(Overtaken, match="somebody else was first"):
         ledger.append("promote", model="m", version=7, actor="bob", reason="second", after=5)
+
+
+def test_a_table_that_lost_its_guard_to_a_kill_gets_it_back(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    Ledger(url).append("register", model="m", version=1, actor="a", reason="r")
+    with sqlite3.connect(tmp_path / "ledger.db") as database:
+        database.execute("DROP TRIGGER segfoundry_ledger_no_update")
+    Ledger(url).entries()
+    with (
+        sqlite3.connect(tmp_path / "ledger.db") as database,
+        pytest.raises(sqlite3.IntegrityError, match="append-only"),
+    ):
+        database.execute("UPDATE segfoundry_ledger SET actor = 'b'")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,3 +152,38 @@ def test_a_version_that_does_not_exist_is_named_with_those_that_do(store: Regist
     with pytest.raises(UsageError, match="'champion'"):
         store.resolve(MODEL, "champion")
     assert store.resolve(MODEL, "v1").version == store.resolve(MODEL, 1).version == 1
+
+
+KILLED_WHILE_IT_MAKES_THE_DATABASE = """
+import os, signal, sys
+import sqlalchemy as sa
+from registry.store import RegistryStore
+
+seen = []
+
+@sa.event.listens_for(sa.engine.Engine, "before_cursor_execute")
+def count(*_):
+    seen.append(1)
+    if len(seen) == 200:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+RegistryStore(sys.argv[1]).versions("nothing")
+"""
+
+
+def test_killed_while_the_database_is_made_it_is_made_again(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    program = [sys.executable, "-c", KILLED_WHILE_IT_MAKES_THE_DATABASE, f"sqlite:///{database}"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not database.exists()
+    assert (tmp_path / ".mlflow.db.part-tmp").stat().st_size > 0
+    assert RegistryStore(f"sqlite:///{database}").versions("nothing") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_files_are_put_together_where_the_caller_says(store: RegistryStore, make: Make, tmp_path: Path) -> None:
+    own = RegistryStore(store.tracking_uri, tmp_path / "mlartifacts", temporary=tmp_path / "tmp")
+    registered = make().register(own)
+    assert own.read_json_artifact(registered.run_id, LINEAGE_FILE)
+    assert list((tmp_path / "tmp").iterdir()) == []

@@ -22,6 +22,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _ENVIRONMENT = {
+    # a thread that is late must not start a second head of Ray's own choice after ours was shut down
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # with the default of 2 s every report of a worker costs 2 s
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

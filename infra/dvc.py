@@ -39,7 +39,9 @@ VERSIONED = [
 ]
 _GOOD_LOCK = "dvc.lock.good"
 # The folders are ignored here once, so that DVC writes no .gitignore into them: that file would be part of `data`.
-_GITIGNORE = "/.segfoundry/\n/data/\n/models/\n/evaluation/\n/reports/\n/mlflow.db*\n/mlartifacts/\n/exports/\n"
+_GITIGNORE = (
+    "/.segfoundry/\n/data/\n/models/\n/evaluation/\n/reports/\n/mlflow.db*\n/mlartifacts/\n/exports/\n.*part-tmp\n"
+)
 _DVCIGNORE = (
     "# temporary files of atomic writes, and what a killed run left\n.*.part-tmp\n.gitignore\n/data/.*\n/models/.*\n"
 )
@@ -124,9 +126,13 @@ def _heal_dvc(root: Path) -> None:
 
 
 def _reads_as_lock(path: Path) -> bool:
+    # DVC's own schema: torn at the end of a line, the file is still YAML, and DVC refuses it.
+    from dvc.dvcfile import Lockfile
+    from dvc.exceptions import DvcException
+
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        value = Lockfile.validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, DvcException):
         return False
     return isinstance(value, dict) and isinstance(value.get("stages"), dict)
 

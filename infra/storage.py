@@ -67,10 +67,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def remove_leftovers(folder: Path) -> int:
-    """Remove temporary files and folders that a killed process left below `folder`; return how many."""
+def remove_leftovers(folder: Path, *, recursive: bool = True) -> int:
+    """Remove temporary files and folders that a killed process left in or below `folder`; return how many."""
     count = 0
-    for path in sorted(folder.rglob(f".*{TEMPORARY_SUFFIX}")):
+    pattern = f".*{TEMPORARY_SUFFIX.removeprefix('.')}"  # also `.evaluation.old-part-tmp`, the output that is replaced
+    for path in sorted(folder.rglob(pattern) if recursive else folder.glob(pattern)):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -107,6 +107,26 @@ def test_torn_files_and_stale_locks_of_a_kill_are_healed(repo: DataRepo) -> None
     assert repo.tag_data_version().tag == "data-v1"
 
 
+def test_a_lock_torn_between_two_lines_is_healed(repo: DataRepo) -> None:
+    for stage in STAGES:
+        _make(repo, stage)
+    lock = repo.root / "dvc.lock"
+    whole = lock.read_text(encoding="utf-8")
+    torn = whole[: whole.index("  ingest@bb:") + len("  ingest@bb:\n")]
+    assert isinstance(yaml.safe_load(torn)["stages"], dict)  # as YAML it is whole
+    lock.write_text(torn, encoding="utf-8")
+    prepare_workspace(repo.root, PROJECT)
+    assert lock.read_text(encoding="utf-8") == whole
+
+
+def test_temporary_files_of_a_kill_do_not_make_git_dirty(repo: DataRepo) -> None:
+    repo.commit_state("all")
+    (repo.root / ".mlflow.db.part-tmp").touch()
+    (repo.root / ".evaluation.old-part-tmp").mkdir()
+    (repo.root / ".evaluation.old-part-tmp" / "file").touch()
+    assert repository.git(repo.root, "status", "--porcelain") == ""
+
+
 def test_an_empty_lock_without_a_good_copy_means_from_the_start(repo: DataRepo) -> None:
     (repo.root / "dvc.lock").write_text("", encoding="utf-8")
     prepare_workspace(repo.root, PROJECT)

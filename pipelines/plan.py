@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from infra.dvc import INGEST_PREFIX
 from infra.errors import DataError
 from infra.settings import Settings
 from infra.storage import digest_of, read_json, remove_leftovers, sha256_bytes, write_json
@@ -21,6 +22,7 @@ from pipelines import events
 from pipelines.workspace import PROJECT, Workspace, pseudonym_key
 
 PHANTOM_SEED = 7
+DEMO_DOWNLOAD_S = 120.0  # for each dataset; what has arrived is kept, and the next run goes on from there
 MIRROR, OFFICIAL, PHANTOM = "mirror", "official", "phantom"
 
 
@@ -47,23 +49,26 @@ def locate_datasets(
     """
     from preprocessing.cards import load_card
     from preprocessing.phantoms import PHANTOMS
-    from preprocessing.sources import locate
+    from preprocessing.sources import locate_all
 
     found: dict[str, dict[str, str]] = {}
     missing: dict[str, str] = {}
-    for name in names:
-        card = load_card(name)
+    cards = [load_card(name) for name in names]
+    everywhere = locate_all(
+        [card for card in cards if card.name not in PHANTOMS],
+        mirror=settings.mirror or None,
+        downloads=state / "downloads",
+        offline=settings.offline,
+        max_bytes=settings.max_download_bytes,
+        # Where phantoms can stand in, nobody should wait long for a slow host, or again and again for a dead one.
+        patience_s=DEMO_DOWNLOAD_S if with_phantoms else None,
+        memory=state / "unreachable.json" if with_phantoms else None,
+    )
+    answers = {located.dataset: located for located in everywhere}
+    for card in cards:
         if card.name in PHANTOMS:
             found[card.name] = _phantom(card.name, state, "asked for by name")
-            continue
-        located = locate(
-            card,
-            mirror=settings.mirror or None,
-            downloads=state / "downloads",
-            offline=settings.offline,
-            max_bytes=settings.max_download_bytes,
-        )
-        if located.path is None:
+        elif (located := answers[card.name]).path is None:
             missing[card.name] = located.reason
             events.emit("missing", dataset=card.name, reason=located.reason)
         else:
@@ -130,15 +135,19 @@ def _write_if_other(path: Path, value: Any) -> None:
 
 
 def forget_unlisted(workspace: Workspace, names: Iterable[str]) -> list[str]:
-    """Take dataset folders that `params.yaml` no longer lists out of `data/`; DVC's cache keeps committed ones.
+    """Take datasets that `params.yaml` no longer lists out of the workspace; DVC's cache keeps committed ones.
 
-    The train stage depends on the whole of `data/`, so what lies there must be what the graph makes.
+    The train stage depends on the whole of `data/`, so what lies there must be what the graph makes. A dataset
+    is ours to remove where it was committed or has a recipe (a kill can come between its files and the commit).
     """
-    listed = set(names)
-    committed = workspace.repo.lock()
+    committed = [name.removeprefix(INGEST_PREFIX) for name in workspace.repo.lock() if name.startswith(INGEST_PREFIX)]
+    planned = [path.stem for path in (workspace.root / "recipes").glob("*.json")]
     gone = []
-    for folder in sorted(workspace.data.glob("*")):
-        if folder.name not in listed and f"ingest@{folder.name}" in committed:
-            shutil.rmtree(folder)
-            gone.append(folder.name)
+    for name in sorted({*committed, *planned} - {*names, "train", "evaluate"}):
+        if (workspace.data / name).is_dir():
+            shutil.rmtree(workspace.data / name)
+            gone.append(name)
+        # The recipe last: until then a kill leaves the proof that the folder is ours. Git keeps both files' history.
+        workspace.inventory(name).unlink(missing_ok=True)
+        workspace.recipe(name).unlink(missing_ok=True)
     return gone

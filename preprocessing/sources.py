@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import httpx
 
 from infra.errors import SegfoundryError, UsageError
 from infra.remote import is_remote, list_folders, needs_network, sync_folder
+from infra.storage import write_json
 from preprocessing.cards import DatasetCard, Official
 from preprocessing.download import Timeouts, download, unpack
 from preprocessing.inventory import IGNORED, read_inventory, scan, write_inventory
 
-__all__ = ["Located", "forget", "locate", "read_inventory", "scan", "write_inventory"]
+__all__ = ["Located", "forget", "locate", "locate_all", "read_inventory", "scan", "write_inventory"]
 
 PROBE_SECONDS = 3.0
 REMEMBER_SECONDS = 120.0
+MEMORY_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -36,23 +40,51 @@ class Located:
 
 
 def locate(card: DatasetCard, *, mirror: str | None, downloads: Path, offline: bool, max_bytes: int) -> Located:
-    """Find `card`'s files, fetching them below `downloads` where that is needed and allowed.
+    """`locate_all` for one dataset, with no bound on how long a download takes but its own."""
+    return locate_all([card], mirror=mirror, downloads=downloads, offline=offline, max_bytes=max_bytes)[0]
+
+
+def locate_all(
+    cards: Sequence[DatasetCard],
+    *,
+    mirror: str | None,
+    downloads: Path,
+    offline: bool,
+    max_bytes: int,
+    patience_s: float | None = None,
+    memory: Path | None = None,
+) -> list[Located]:
+    """Find the files of `cards`, fetching them below `downloads` where that is needed and allowed.
 
     `mirror` is a folder or fsspec URL with one folder per dataset, named as the card in any case of
     letters; `max_bytes` bounds what may be downloaded for this dataset. Raises UsageError for a
     mirror that does not exist, ServiceError for a remote mirror that breaks off. An official address
     that fails makes the dataset missing: the reason says what happened.
+
+    `patience_s` bounds each download from an official address. `memory` is a file that keeps for
+    `MEMORY_SECONDS` which official addresses failed, and why: they are not asked again in that time,
+    unless the mirror, the limit or the address changes. The mirror is looked at each time.
     """
-    reasons: list[str] = []
-    if mirror:
-        found = _in_mirror(card.name, mirror, downloads, offline, max_bytes)
-        if found.path is not None:
-            return found
-        reasons.append(found.reason)
-    else:
-        reasons.append("no mirror is set (SEGFOUNDRY_MIRROR)")
-    found = _official(card, downloads, offline, max_bytes)
-    return Located(card.name, found.kind, found.path, "; ".join([*reasons, found.reason]))
+    no_mirror = Located("", "missing", None, "no mirror is set (SEGFOUNDRY_MIRROR)")
+    first = [_in_mirror(card.name, mirror, downloads, offline, max_bytes) if mirror else no_mirror for card in cards]
+    left = [card for card, found in zip(cards, first, strict=True) if found.path is None]
+    if memory is not None and offline:
+        memory.unlink(missing_ok=True)  # who was offline and is back wants to know again
+    failures = _Failures(memory, [mirror, max_bytes])
+    answers = {card.name: _settled(card, downloads, offline, max_bytes) or failures.known(card) for card in left}
+    ask = {card.name: (card, card.official) for card in left if card.official and answers[card.name] is None}
+    _probe_together([official.url for _, official in ask.values()])
+    for card, official in ask.values():
+        answer = answers[card.name] = _fetched(card, official, downloads, max_bytes, patience_s)
+        if answer.path is None:
+            failures.note(card, answer.reason)
+    return [found if found.path else _both(found, answers[card.name]) for card, found in zip(cards, first, strict=True)]
+
+
+def _both(mirror: Located, official: Located | None) -> Located:
+    """The official answer, after the reason why the mirror was not used."""
+    assert official is not None  # what was not settled was asked
+    return Located(official.dataset, official.kind, official.path, f"{mirror.reason}; {official.reason}")
 
 
 def forget() -> None:
@@ -110,26 +142,42 @@ def _match(name: str, folders: list[str], mirror: str) -> str | None:
     return same[0] if same else None
 
 
-def _official(card: DatasetCard, downloads: Path, offline: bool, max_bytes: int) -> Located:
+def _settled(card: DatasetCard, downloads: Path, offline: bool, max_bytes: int) -> Located | None:
+    """What the official address gives, as far as that is known without asking its host."""
+
     def missing(reason: str) -> Located:
         return Located(card.name, "missing", None, reason)
 
     official = card.official
     if official is None:
         return missing("no official address without a login")
-    folder = downloads / "official" / card.name
-    files = folder / "files"
+    files = downloads / "official" / card.name / "files"
     if files.is_dir():
         return _inside(card.name, official, files, f"downloaded earlier from {official.url}")
     if offline:
         return missing(f"offline: {official.url} is not asked")
     if official.bytes > max_bytes:
         return missing(f"needs {_size(official.bytes)}, limit {_size(max_bytes)} ({official.url})")
-    silent = _probes.get(_origin(official.url), lambda: _probe(official.url))
+    return None
+
+
+def _fetched(
+    card: DatasetCard, official: Official, downloads: Path, max_bytes: int, patience_s: float | None
+) -> Located:
+    """What the official address gives now."""
+
+    def missing(reason: str) -> Located:
+        return Located(card.name, "missing", None, reason)
+
+    silent = _silence(official.url)
     if silent:
         return missing(silent)
+    folder = downloads / "official" / card.name
+    files = folder / "files"
     archive = folder / (Path(unquote(urlsplit(official.url).path)).name or "archive")
     timeouts = Timeouts(connect_s=PROBE_SECONDS)
+    if patience_s is not None:
+        timeouts = replace(timeouts, total_s=patience_s)
     try:
         got = download(
             official.url,
@@ -171,6 +219,18 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _silence(url: str) -> str:
+    return _probes.get(_origin(url), lambda: _probe(url))
+
+
+def _probe_together(urls: Sequence[str]) -> None:
+    """Ask all hosts at the same time: without a network each of them costs `PROBE_SECONDS`."""
+    origins = list({_origin(url): url for url in urls}.values())
+    if len(origins) > 1:
+        with ThreadPoolExecutor(len(origins)) as pool:
+            list(pool.map(_silence, origins))
+
+
 def _probe(url: str) -> str:
     """Why `url`'s host cannot be reached, or "" where it answers anything at all, within `PROBE_SECONDS`."""
     said: list[str] = []
@@ -196,6 +256,37 @@ def _size(count: int) -> str:
     return f"{count} B"
 
 
+class _Failures:
+    """Which official addresses failed lately, kept in a file: the next demo need not wait for them again."""
+
+    def __init__(self, path: Path | None, circumstances: list[Any]) -> None:
+        self._path = path
+        self._circumstances = circumstances
+        kept: Any = {}
+        if path is not None and path.is_file():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+        same = kept.get("circumstances") == circumstances
+        self._notes: dict[str, dict[str, Any]] = kept["failures"] if same else {}
+
+    def known(self, card: DatasetCard) -> Located | None:
+        """Why `card`'s official address failed in the last `MEMORY_SECONDS`; None where it should be asked."""
+        note = self._notes.get(card.name)
+        if note is None or card.official is None or note["url"] != card.official.url:
+            return None
+        age = time.time() - note["at"]
+        if not 0 <= age < MEMORY_SECONDS:  # a clock that was set back forgets as well
+            return None
+        said = f"{note['reason']} (asked {age / 60:.0f} min ago; `segfoundry data fetch {card.name}` asks again)"
+        return Located(card.name, "missing", None, said)
+
+    def note(self, card: DatasetCard, reason: str) -> None:
+        """Remember that `card`'s official address failed."""
+        if self._path is None or card.official is None:
+            return
+        self._notes[card.name] = {"url": card.official.url, "at": time.time(), "reason": reason}
+        write_json(self._path, {"circumstances": self._circumstances, "failures": self._notes})
+
+
 T = TypeVar("T")
 
 
@@ -204,11 +295,14 @@ class _Remembered(Generic[T]):
 
     def __init__(self) -> None:
         self._answers: dict[str, tuple[float, T]] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def get(self, key: str, ask: Callable[[], T]) -> T:
-        """The answer for `key`, asked at most once in `REMEMBER_SECONDS`."""
+        """The answer for `key`, asked at most once in `REMEMBER_SECONDS`; different keys do not wait for each other."""
         with self._lock:
+            own = self._locks.setdefault(key, threading.Lock())
+        with own:
             kept = self._answers.get(key)
             if kept is None or time.monotonic() - kept[0] > REMEMBER_SECONDS:
                 kept = (time.monotonic(), ask())

@@ -268,6 +268,82 @@ def test_a_host_that_says_nothing_is_given_up_in_three_seconds(tmp_path: Path) -
         assert time.monotonic() - began < 4
 
 
+# -- several datasets, and a demo that is run again ---------------------------------------------
+
+
+def test_silent_hosts_are_asked_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def probe(url: str) -> str:
+        time.sleep(0.4)
+        return f"{url} cannot be reached"
+
+    monkeypatch.setattr(sources, "_probe", probe)
+    cards = [_unreachable(number) for number in range(8)]
+    began = time.monotonic()
+    found = sources.locate_all(cards, mirror=None, downloads=tmp_path, offline=False, max_bytes=MB)
+    assert time.monotonic() - began < 1.6
+    assert [one.dataset for one in found] == [card.name for card in cards]
+    assert all("cannot be reached" in one.reason for one in found)
+
+
+def test_what_failed_is_not_asked_again_for_an_hour_unless_something_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(sources, "_probe", lambda url: asked.append(url) or "silent")
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+
+    def asks(**changes: Any) -> int:
+        asked.clear()
+        sources.forget()  # as in another process
+        options = {"mirror": None, "offline": False, "max_bytes": MB, "memory": tmp_path / "memory.json", **changes}
+        [found] = sources.locate_all([_unreachable(1)], downloads=tmp_path / "d", **options)
+        assert found.path is None
+        return len(asked)
+
+    assert [asks(), asks()] == [1, 0]
+    assert [asks(mirror=str(mirror)), asks(mirror=str(mirror))] == [1, 0]
+    assert asks() == 1
+    assert asks(memory=None) == 1
+    _mirror(mirror, "Set1")
+    [found] = sources.locate_all(
+        [_unreachable(1)], mirror=str(mirror), downloads=tmp_path, offline=False, max_bytes=MB,
+        memory=tmp_path / "memory.json",
+    )  # fmt: skip
+    assert found.kind == "mirror"
+    assert asks() == 0
+    monkeypatch.setattr(sources, "MEMORY_SECONDS", 0.0)
+    assert asks() == 1
+
+
+def test_offline_drops_the_memory_of_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_probe", lambda url: "silent")
+    options: dict[str, Any] = {"mirror": None, "downloads": tmp_path, "max_bytes": MB, "memory": tmp_path / "memory"}
+    assert "silent" in sources.locate_all([_unreachable(1)], offline=False, **options)[0].reason
+    assert (tmp_path / "memory").is_file()
+    assert "offline" in sources.locate_all([_unreachable(1)], offline=True, **options)[0].reason
+    assert not (tmp_path / "memory").exists()
+
+
+def _unreachable(number: int) -> Any:
+    return replace(CARD, name=f"Set{number}", official=Official(f"http://h{number}.example/a.zip", None, 10, "zip"))
+
+
+def test_a_download_takes_no_longer_than_the_callers_patience(
+    web: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds: list[float] = []
+
+    def download(*_: Any, timeouts: Any, **__: Any) -> None:
+        bounds.append(timeouts.total_s)
+        raise DataError("too slow")
+
+    monkeypatch.setattr(sources, "download", download)
+    card = replace(CARD, official=Official(f"{web[0]}/a.zip", None, 10, "zip"))
+    sources.locate_all([card], mirror=None, downloads=tmp_path, offline=False, max_bytes=MB, patience_s=7.0)
+    assert bounds == [7.0]
+
+
 # -- what a folder holds ------------------------------------------------------------------------
 
 

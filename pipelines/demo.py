@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from infra.compute import remove_stale_temporary
@@ -16,7 +18,7 @@ from infra.processes import RunLock, reap_leftovers, recorded_children
 from infra.settings import load_settings
 from infra.storage import remove_leftovers, write_json
 from pipelines import events, orchestration, plan
-from pipelines.workspace import PROJECT, Workspace
+from pipelines.workspace import PROJECT, Workspace, make_folder
 
 Document = dict[str, Any]
 
@@ -30,6 +32,7 @@ def run(
     With `phantoms`, the built-in phantoms stand in for what is found nowhere.
     """
     started = time.monotonic()
+    make_folder(root)
     settings = load_settings()
     params = base_params(root)
     if datasets is not None:
@@ -40,7 +43,6 @@ def run(
         params["train"] = {**params["train"], "steps": steps}
     check_params(params, str(root / "params.yaml"))
     state = Workspace(root).state
-    state.mkdir(parents=True, exist_ok=True)
     with RunLock(state, "demo"):
         clean_up(Workspace(root))
         with events.phase("sources"):
@@ -65,9 +67,11 @@ def make(workspace: Workspace, started: float) -> Document:
 
             outcome = retrain.run(workspace)
         else:
-            outcome = release.release(workspace)
-    outcome["changed"] = bool(stale) or outcome["changed"]
-    outcome["stages_run"] = stale
+            # A kill before the last commit, or another `gate:` in params.yaml, leaves git behind with nothing stale.
+            workspace.repo.tag_data_version()
+            workspace.repo.commit_state("model: candidate and evaluation")
+            outcome = {**release.release(workspace), "stages_run": []}
+    outcome["changed"] = bool(outcome["stages_run"]) or outcome["changed"]
     took = release.phases(workspace) if stale else {}
     outcome["seconds"] = {**took, "total": round(time.monotonic() - started, 2)}
     outcome["workspace"] = str(workspace.root)
@@ -81,6 +85,12 @@ def clean_up(workspace: Workspace) -> list[str]:
     for folder in (workspace.data, workspace.root / "models", workspace.evaluation, workspace.reports):
         if folder.is_dir():
             remove_leftovers(folder)
+    if workspace.root.is_dir():
+        remove_leftovers(workspace.root, recursive=False)  # `.evaluation.part-tmp` and the like
+    for folder in sorted(workspace.temporary.glob("*-*")):
+        owner = folder.name.partition("-")[0]
+        if not (owner.isdigit() and psutil.pid_exists(int(owner))):
+            shutil.rmtree(folder, ignore_errors=True)
     if ended:
         events.emit("reaped", processes=ended)
     return ended

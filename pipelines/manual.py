@@ -10,7 +10,7 @@ from infra.dvc import INGEST_PREFIX
 from infra.processes import RunLock, recorded_children
 from infra.settings import load_settings
 from pipelines import demo, events, plan, stages
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, make_folder
 
 
 def fetch(root: Path, names: Sequence[str]) -> tuple[Workspace, dict[str, dict[str, str]]]:
@@ -18,6 +18,7 @@ def fetch(root: Path, names: Sequence[str]) -> tuple[Workspace, dict[str, dict[s
 
     A new workspace lists just these datasets; an old one gets those it does not list yet.
     """
+    make_folder(root)
     settings = load_settings()
     old = (root / "params.yaml").is_file()
     params = demo.base_params(root)

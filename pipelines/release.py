@@ -29,7 +29,9 @@ Document = dict[str, Any]
 def open_store(workspace: Workspace) -> RegistryStore:
     """The registry of a workspace."""
     ledger = load_settings().ledger_url or None
-    return RegistryStore(workspace.tracking_uri, workspace.artifact_root, ledger_url=ledger)
+    return RegistryStore(
+        workspace.tracking_uri, workspace.artifact_root, ledger_url=ledger, temporary=workspace.temporary
+    )
 
 
 def release(workspace: Workspace) -> Document:

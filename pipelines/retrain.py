@@ -6,7 +6,9 @@ imports Prefect: call `orchestration.prepare` first.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from infra.compute import ray_session
 from infra.dvc import INGEST_PREFIX, DataVersion
 from infra.errors import ServiceError
 from infra.settings import load_settings
-from pipelines import events, release, stages
+from pipelines import events, orchestration, release, stages
 from pipelines.workspace import Workspace
 
 STAGE_TIMEOUT = timedelta(hours=12)
@@ -28,6 +30,7 @@ RELEASE_TIMEOUT = timedelta(hours=1)
 RETRIES = 2
 RETRY_DELAY_S = 2.0
 _begun = {"run": time.monotonic()}  # when this process asked for the flow: what Prefect takes to start is a phase
+_session = contextlib.ExitStack()  # the Ray session that `run` opens while Prefect starts, and `run_stages` closes
 
 
 def _worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
@@ -81,45 +84,53 @@ def retrain(workspace: str) -> dict[str, Any]:
     place = Workspace(Path(workspace))
     events.emit("phase", name="start", state="end")
     place.note_seconds("phase start Prefect", time.monotonic() - _begun["run"])
-    run_stages(place)
+    ran = run_stages(place)
     with events.phase("release"):
-        outcome = release_task(workspace)
+        outcome = {**release_task(workspace), "stages_run": ran}
     _show_in_prefect(outcome)
     return outcome
 
 
-def run_stages(place: Workspace) -> None:
-    """Walk the graph generation by generation and commit every stage to DVC in the order of `dvc repro`."""
+def run_stages(place: Workspace) -> list[str]:
+    """Walk the graph generation by generation and commit every stage to DVC in the order of `dvc repro`.
+
+    Returns the stages that ran: fewer than were stale where a stage made what it had made before.
+    """
     repo = place.repo
     generations = repo.generations()
-    if not repo.stale():
-        tag(place)
-        return
-    started = time.monotonic()
-    with ray_session(place.state):
-        place.note_seconds("phase start Ray", time.monotonic() - started)
+    ran: list[str] = []
+    with _session, ray_session(place.state):
         for generation in generations:
             changed = set(repo.changed())
             todo = [name for name in generation if name in changed]
             ingests = any(name.startswith(INGEST_PREFIX) for name in generation)
             with events.phase("ingest" if ingests else " ".join(generation)):
-                _run_generation(place, todo)
+                ran += _run_generation(place, todo)
             if ingests:
                 tag(place)
     repo.commit_state("model: candidate and evaluation")
+    return ran
 
 
-def _run_generation(place: Workspace, todo: list[str]) -> None:
+def _run_generation(place: Workspace, todo: list[str]) -> list[str]:
     repo = place.repo
     futures = {name: stage_task.submit(str(place.root), name) for name in todo}
     started = time.monotonic()
+    failed = []
     # Committed in plan order, whatever finishes first: then dvc.lock has the same bytes as after `dvc repro`.
+    # All are waited for, also after a failure: the others still use Ray, and their work need not be done again.
     for name, future in futures.items():
-        future.result()
-        repo.commit_stage(name)
+        future.wait()
+        if future.state.is_completed():
+            repo.commit_stage(name)
+        else:
+            failed.append(future)
+    for future in failed:
+        future.result()  # raises what the stage raised
     if todo:
         phase = "ingest" if todo[0].startswith(INGEST_PREFIX) else todo[0]
         place.note_seconds(f"phase {phase}", time.monotonic() - started)
+    return todo
 
 
 def tag(place: Workspace) -> DataVersion:
@@ -149,11 +160,21 @@ def _show_in_prefect(outcome: dict[str, Any]) -> None:
 
 
 def run(place: Workspace) -> dict[str, Any]:
-    """Run the flow in this process."""
-    _begun["run"] = time.monotonic()
+    """Run the flow in this process. Needs the workspace's run lock.
+
+    Prefect's server and Ray's head start at the same time: both mostly wait for processes of their own.
+    """
+    begun = time.monotonic()
     events.emit("phase", name="start", state="begin")
-    chosen = retrain.with_options(task_runner=_runner())
-    outcome: dict[str, Any] = chosen(str(place.root))
+    with ThreadPoolExecutor(1) as pool, _session:
+        server = pool.submit(orchestration.start, place.state, retrain.name, str(place.root))
+        _session.enter_context(ray_session(place.state))
+        took = time.monotonic() - begun
+        place.note_seconds("phase start Ray", took)
+        server.result()
+        _begun["run"] = begun + took  # the rest, until the flow begins, is Prefect's
+        chosen = retrain.with_options(task_runner=_runner())
+        outcome: dict[str, Any] = chosen(str(place.root))
     return outcome
 
 

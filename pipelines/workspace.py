@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,7 @@ class Workspace:
     @classmethod
     def prepare(cls, root: Path, params: dict[str, Any] | None = None) -> Workspace:
         """Create or complete the workspace at `root`; `params` replaces its `params.yaml` where it differs."""
-        if root.exists() and not root.is_dir():
-            msg = f"{root}: expected a folder for the workspace, found a file"
-            raise UsageError(msg)
+        make_folder(root)
         if params is not None:
             check_params(params, str(root / "params.yaml"))
         prepare_workspace(root, PROJECT, params)
@@ -48,6 +47,11 @@ class Workspace:
     def state(self) -> Path:
         """Machine-local files, never versioned."""
         return self.root / STATE_FOLDER
+
+    @property
+    def temporary(self) -> Path:
+        """Files on their way into the registry; each folder is named after its process."""
+        return self.state / "tmp"
 
     @property
     def data(self) -> Path:
@@ -125,6 +129,21 @@ class Workspace:
         path = self.state / "timings.json"
         value: dict[str, float] = read_json(path) if path.is_file() else {}
         return value
+
+
+def make_folder(root: Path) -> None:
+    """Make the folder of a workspace and prove that it can be written; `UsageError` where it cannot."""
+    state = Workspace(root).state
+    try:
+        if root.exists() and not root.is_dir():
+            msg = f"{root}: expected a folder for the workspace, found a file. Give another --workspace."
+            raise UsageError(msg)
+        state.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=state):  # a disk that is full or mounted read-only shows here
+            pass
+    except OSError as error:
+        msg = f"{root}: expected a folder that can be written, found: {error.strerror}. Give another --workspace."
+        raise UsageError(msg) from error
 
 
 def pseudonym_key(settings: Settings) -> bytes:

@@ -25,6 +25,7 @@ def test_the_document_says_all_that_is_promised(demo: Run) -> None:
                 "data_version", "changed", "gate"}  # fmt: skip
     assert promised <= set(said)
     assert said["changed"] is True
+    assert said["stages_run"] == [*(f"ingest@{name}" for name in demo.datasets), "train", "evaluate"]
     assert said["data_version"] == "data-v1"
     assert said["gate"]["verdict"] == "pass"
     assert said["model"] == {"name": "segfoundry-sam3", "version": 1, "alias": "champion"}
@@ -92,6 +93,7 @@ def test_a_second_run_does_nothing_and_starts_nothing(demo: Run) -> None:
     assert time.monotonic() - begun < 60  # 20 s are promised on a quiet machine; seconds.total below is our own share
     assert said["changed"] is False
     assert said["stages_run"] == []
+    assert repository.git(demo.root, "status", "--porcelain") == ""
     assert said["model"] == demo.said["model"]
     assert said["dice_text_after"] == demo.said["dice_text_after"]
     assert (demo.root / "dvc.lock").read_bytes() == before

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from infra import repository
 from infra.dvc import DataRepo
 from infra.processes import CHILDREN_FILE, find
 from infra.storage import read_json
@@ -56,3 +57,4 @@ def test_killed_anywhere_it_ends_in_the_same_state(demo: Run, tmp_path: Path, nu
     assert said["model"]["alias"] == "champion"
     assert said["data_version"] == "data-v1"
     assert DataRepo(root).status_clean()
+    assert repository.git(root, "status", "--porcelain") == ""

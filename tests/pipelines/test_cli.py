@@ -65,9 +65,13 @@ def test_every_verb_teaches_with_an_example_or_a_reason(verbs: str, tmp_path: Pa
         (["demo", "--steps", "0"], ["--steps"]),
         (["data", "check", "BUSI", "--folder", "none"], ["--folder", "none"]),
         (["model", "promote", "3"], ["--reason"]),
+        (["demo", "--workspace", "file"], ["expected a folder", "found a file", "--workspace"]),
+        (["demo", "--workspace", "file/below"], ["expected a folder", "--workspace"]),
+        (["data", "fetch", "BUSI", "--workspace", "/proc/segfoundry"], ["can be written", "--workspace"]),
     ],
 )
 def test_wrong_use_is_one_message_and_exit_code_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     done = segfoundry(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""

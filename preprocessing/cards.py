@@ -51,12 +51,22 @@ class Official:
 class Intensity:
     """How raw intensities become 8 bits.
 
-    `as_is`: 8-bit images are kept. `window`: `limits` (for CT in HU) map to 0 and 255. `percentile`:
-    the two percentiles `limits` of the voxels above the minimum of the case map to 0 and 255.
+    `as_is`: 8-bit images are kept. `window`: `limits` (for CT in HU) map to 0 and 255; three `windows`
+    instead of `limits` become red, green and blue. `percentile`: the two percentiles `limits` of the voxels
+    above the minimum of the case map to 0 and 255. `voi`: what the DICOM file itself says (VOI LUT or window),
+    and where it says nothing, the percentiles.
     """
 
-    rule: Literal["as_is", "window", "percentile"] = "as_is"
+    rule: Literal["as_is", "window", "percentile", "voi"] = "as_is"
     limits: tuple[float, float] = (0.5, 99.5)
+    windows: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        """UsageError for windows that make no picture."""
+        rising = all(low < high for low, high in self.windows)
+        if self.windows and (self.rule != "window" or len(self.windows) != 3 or not rising):
+            msg = f"Intensity.windows needs the rule window and three pairs low < high, found {self.windows}"
+            raise UsageError(msg)
 
 
 @dataclass(frozen=True)
@@ -92,10 +102,26 @@ class Binary:
 
 @dataclass(frozen=True)
 class Segments:
-    """A DICOM-SEG: segment label in lower case -> concept. Labels in neither list are unknown."""
+    """A DICOM-SEG: segment label in lower case -> concept. Labels in neither list are unknown.
+
+    A fractional segment holds where its value is at least `threshold` of the largest possible.
+    """
 
     names: Mapping[str, str]
     ignore: tuple[str, ...] = ()
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class Contours:
+    """A DICOM RTSTRUCT: ROI name in lower case -> concept. Names in neither list are unknown.
+
+    `partial`: contours on slices that the series lacks are left out; otherwise they refuse the case.
+    """
+
+    names: Mapping[str, str]
+    ignore: tuple[str, ...] = ()
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +131,7 @@ class InstanceIds:
     concept: str
 
 
-LabelRule = ByValue | ByColour | Binary | Segments | InstanceIds
+LabelRule = ByValue | ByColour | Binary | Segments | Contours | InstanceIds
 
 
 @dataclass(frozen=True)
@@ -148,6 +174,10 @@ class DatasetCard:
     doi: str = ""
     family: str = ""  # datasets that share images share a family, so that a group has one split in all of them
     public: bool = True  # False: case ids and file names are pseudonyms in everything that is written
+    # Volumes: resample to this spacing (0 keeps an axis), slice across these axes, take this frame of a 4D file.
+    spacing_mm_zyx: tuple[float, float, float] | None = None  # of the harmonized axes; None: kept as it is
+    axes: tuple[Literal["z", "y", "x"], ...] = ()  # empty: the axis of coarsest spacing alone
+    frame: int | None = None  # counted from 0; None: a file of several frames is refused
 
     @property
     def domain(self) -> str:
@@ -198,7 +228,7 @@ def concepts_of(rule: LabelRule) -> tuple[str, ...]:
             return tuple(rule.values.values())
         case ByColour():
             return tuple(concept for _, concept in rule.colours)
-        case Segments():
+        case Segments() | Contours():
             return tuple(rule.names.values())
         case Binary() | InstanceIds():
             return (rule.concept,)
@@ -250,7 +280,7 @@ def cases_of(card: DatasetCard) -> Cases:
 def _with_kinds(value: Any) -> Any:
     if isinstance(value, DatasetCard | Layout | Licence | Official | Intensity):
         return {name: _with_kinds(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, ByValue | ByColour | Binary | Segments | InstanceIds):
+    if isinstance(value, ByValue | ByColour | Binary | Segments | Contours | InstanceIds):
         plain = {key: _with_kinds(item) for key, item in asdict(value).items()}
         return {"kind": type(value).__name__, **plain}
     if isinstance(value, Mapping):

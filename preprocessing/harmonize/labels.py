@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import CaseError
-from preprocessing.cards import Binary, ByColour, ByValue, InstanceIds, LabelRule, Segments
+from preprocessing.cards import Binary, ByColour, ByValue, Contours, InstanceIds, LabelRule, Segments
 
 Mask = NDArray[np.bool_]
 Masks = dict[str, Mask]
@@ -29,8 +29,9 @@ def masks_of(label: NDArray[Any], rule: LabelRule) -> Masks:
             return binary(label, rule)
         case InstanceIds():
             return {rule.concept: _one_channel(label) > 0}
-        case Segments():
-            raise CaseError("label_kind", expected="a DICOM-SEG, as the card says", found="another kind of file")
+        case Segments() | Contours():
+            kind = "DICOM-SEG" if isinstance(rule, Segments) else "RTSTRUCT"
+            raise CaseError("label_kind", expected=f"a {kind}, as the card says", found="another kind of file")
 
 
 def by_value(label: NDArray[Any], rule: ByValue) -> Masks:
@@ -104,8 +105,8 @@ def binary(label: NDArray[Any], rule: Binary) -> Masks:
     return {rule.concept: ~mask if rule.inverted else mask}
 
 
-def by_segment(segments: dict[str, Mask], rule: Segments) -> Masks:
-    """Segments of a DICOM-SEG to concepts by their labels; equal concepts are united."""
+def by_segment(segments: dict[str, Mask], rule: Segments | Contours) -> Masks:
+    """Segments of a DICOM-SEG or ROIs of an RTSTRUCT to concepts by their names; equal concepts are united."""
     masks: Masks = {}
     for label, mask in segments.items():
         if label in rule.ignore:

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from infra.storage import sha256_file
-from preprocessing.cards import Segments
-from preprocessing.harmonize import geometry, intensity, slices
+from preprocessing.harmonize import geometry, intensity, slices, volume
 from preprocessing.harmonize.flat import flat_case
 from preprocessing.harmonize.item import CaseItem, case_columns, merge, reading, searched
-from preprocessing.harmonize.labels import Mask, Masks, by_segment, masks_of
+from preprocessing.harmonize.labels import Masks
 from preprocessing.many import digest_of_shared, shares_files
 from preprocessing.readers import DECODER_ERRORS, dicom, nifti_family, stacks, unreadable
 from preprocessing.readers.sniff import kind_at
@@ -89,83 +88,71 @@ def _check_complete(item: CaseItem) -> None:
 
 
 def _is_flat(item: CaseItem) -> bool:
-    """Whether a case is a picture: a raster file or an array without a z axis."""
+    """Whether a case is a picture: a raster file, an array without a z axis, or one DICOM image without a place."""
     file = item.case.images[0]
     path = item.path(file)
     with reading(file):
-        return kind_at(path) in ("raster", "array") and not stacks.is_volume(path, item.case.layout)
+        kind = kind_at(path)
+        if kind == "dicom":
+            return len(item.case.images) == 1 and dicom.is_picture(path)
+        return kind in ("raster", "array") and not stacks.is_volume(path, item.layout)
 
 
 def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A volume: one sample for every slice across the axis of coarsest spacing, empty slices too."""
-    card, case, root = item.card, item.case, Path(item.root)
+    """A volume: one sample for every slice across the card's axes, empty slices too."""
+    card, case = item.card, item.case
     with reading(case.images[0]):
-        uids: list[str] = []
-        if kind_at(root / case.images[0]) == "dicom":
-            original, uids = dicom.read_series([root / file for file in case.images])
-        else:
-            original = nifti_family.read_volume(root / case.images[0])
-        image = geometry.orient(original, item.orientation)
-        voxels, record = intensity.to_8bit(nifti_family.array_of(image), card.intensity)
-    masks = merge([_volume_masks(item, file, original, image, uids) for file in case.labels])
-    others = {
-        name: merge([_volume_masks(item, file, original, image, uids) for file in files])
-        for name, files in case.readings
-    }
-    axis = geometry.slicing_axis(image.GetSpacing())
-    rows = _cut(item, voxels, masks, axis, geometry.in_plane(image.GetSpacing(), axis))
-    record = {**record, "axis": axis}
-    return rows, {**geometry.grid_columns(original, image), **case_columns(record, masks, others, len(rows))}
-
-
-def _cut(
-    item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, axis: str, spacing: tuple[float, float]
-) -> list[dict[str, Any]]:
-    where = "zyx".index(axis)
-    planes: dict[str, NDArray[np.bool_]] = {concept: np.moveaxis(mask, where, 0) for concept, mask in masks.items()}
-    marked: dict[str, Mask] = {concept: np.asarray(plane.any(axis=(1, 2))) for concept, plane in planes.items()}
-    how = item.case.instances or item.card.instances
-    looked_for = searched(item.card, masks)
-    rows = []
-    for index, pixels in enumerate(np.moveaxis(voxels, where, 0)):
-        on_slice = {concept: plane[index] for concept, plane in planes.items() if marked[concept][index]}
-        objects: list[slices.Object] = []
-        for concept in sorted(on_slice):
-            parts = slices.split_instances(on_slice[concept], how, item.min_object_area_px)
-            objects += slices.objects_of(concept, parts)
-        rows.append(
-            slices.sample_row(
-                sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
-                pixels=pixels,
-                objects=objects,
-                absent=sorted(looked_for - set(on_slice)),
-                axis=axis,
-                slice_index=index,
-                spacing_mm_yx=spacing,
-            )
+        read = volume.read([item.path(file) for file in case.images], card, item.orientation, item.layout, case.index)
+        voxels, record = intensity.to_8bit(
+            nifti_family.array_of(read.harmonized), card.intensity, inverted=read.inverted, voi=read.voi
         )
+    masks = merge([_volume_masks(item, file, read) for file in case.labels])
+    others = {name: merge([_volume_masks(item, file, read) for file in files]) for name, files in case.readings}
+    rows = _cut(item, voxels, volume.regridded(masks, read), read)
+    axes = volume.axes_of(card, read.harmonized)
+    record = {**record, "axis": axes[0], **({"axes": list(axes)} if len(axes) > 1 else {})}
+    grid = geometry.grid_columns(read.original, read.harmonized)
+    return rows, {
+        **(grid if read.placed else geometry.unplaced(grid)),
+        **case_columns(record, masks, others, len(rows)),
+    }
+
+
+def _cut(item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, read: volume.Volume) -> list[dict[str, Any]]:
+    looked_for = searched(item.card, masks)
+    numbers = _volume_numbers(item, read) if item.instances == "values" else {}
+    spacing = read.harmonized.GetSpacing()
+    rows = []
+    for axis in volume.axes_of(item.card, read.harmonized):
+        for index, pixels, on_slice in volume.planes(voxels, masks, axis):
+            objects: list[slices.Object] = []
+            for concept in sorted(on_slice):
+                if concept in numbers:
+                    parts = slices.by_number(np.take(numbers[concept], index, axis="zyx".index(axis)))
+                else:
+                    parts = slices.split_instances(on_slice[concept], item.instances, item.min_object_area_px)
+                objects += slices.objects_of(concept, parts)
+            rows.append(
+                slices.sample_row(
+                    sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
+                    pixels=pixels,
+                    objects=objects,
+                    absent=sorted(looked_for - set(on_slice)),
+                    axis=axis,
+                    slice_index=index,
+                    spacing_mm_yx=geometry.in_plane(spacing, axis) if read.placed else None,
+                )
+            )
     return rows
 
 
-def _volume_masks(item: CaseItem, file: str, original: Any, image: Any, uids: list[str]) -> Masks:
-    """Masks (z, y, x) of one label file on the harmonized grid."""
-    rule = item.case.rule or item.card.labels
-    path = Path(item.root) / file
+def _volume_masks(item: CaseItem, file: str, read: volume.Volume) -> Masks:
+    """Masks (z, y, x) of one label file on the oriented grid of a volume."""
     with reading(file):
-        if isinstance(rule, Segments):
-            x, y, z = original.GetSize()
-            found = by_segment(dicom.read_segments(path, uids, (z, y, x)), rule)
-            return {
-                concept: _like(mask.astype(np.uint8), original, item.orientation) for concept, mask in found.items()
-            }
-        label = geometry.orient(nifti_family.read_volume(path), item.orientation)
-        geometry.check_same_grid(image, label)
-        return masks_of(nifti_family.array_of(label), rule)
+        return volume.label_masks(item, file, read)
 
 
-def _like(mask: NDArray[np.uint8], original: Any, orientation: str) -> NDArray[np.bool_]:
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(mask)
-    image.CopyInformation(original)
-    return nifti_family.array_of(geometry.orient(image, orientation)).astype(bool)
+def _volume_numbers(item: CaseItem, read: volume.Volume) -> dict[str, NDArray[Any]]:
+    """Instance numbers (z, y, x) of the first label file, by concept, on the harmonized grid."""
+    with reading(item.case.labels[0]):
+        return volume.label_numbers(item, item.case.labels[0], read)

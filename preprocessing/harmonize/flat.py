@@ -11,7 +11,8 @@ from preprocessing.harmonize import geometry, intensity, payload, slices
 from preprocessing.harmonize.item import CaseItem, Rows, case_columns, merge, reading, searched
 from preprocessing.harmonize.labels import Masks
 from preprocessing.harmonize.truth import Truth, read_truth
-from preprocessing.readers import raster, stacks
+from preprocessing.readers import dicom, raster, stacks
+from preprocessing.readers.sniff import kind_at
 
 Picture = tuple[NDArray[np.uint8], dict[str, Any], bytes | None]
 
@@ -58,6 +59,10 @@ def objects_of(item: CaseItem, truths: list[Truth], masks: Masks) -> list[slices
 def _picture(item: CaseItem) -> Picture:
     """8-bit pixels, the intensity record, and the file's own JPEG where it may pass through."""
     path, rule = item.path(item.case.images[0]), item.card.intensity
+    if kind_at(path) == "dicom":
+        shown = dicom.read_picture(path)
+        pixels, record = intensity.to_8bit(shown.pixels, rule, inverted=shown.inverted, voi=shown.voi)
+        return raster.grey_if_equal(pixels), record, None
     if stacks.is_array(path, item.layout):
         read = raster.channels(stacks.read_image_array(path, item.layout, item.case.index))
         pixels, record = intensity.to_8bit(read, rule)

@@ -18,6 +18,7 @@ from preprocessing.harmonize import geometry, intensity, slices, volume
 from preprocessing.harmonize.flat import flat_case
 from preprocessing.harmonize.item import CaseItem, case_columns, merge, reading, searched
 from preprocessing.harmonize.labels import Masks
+from preprocessing.harmonize.slide import slide_case
 from preprocessing.many import digest_of_shared, shares_files
 from preprocessing.readers import DECODER_ERRORS, dicom, nifti_family, stacks, unreadable
 from preprocessing.readers.sniff import kind_at
@@ -48,7 +49,9 @@ def process(item: CaseItem) -> CaseResult:
             return result
     try:
         _check_complete(item)
-        if _is_flat(item):
+        if item.layout.tiles is not None:
+            result.rows, result.columns = slide_case(item, item.layout.tiles)
+        elif _is_flat(item):
             result.rows, result.columns = flat_case(item)
         else:
             result.rows, result.columns = _volume(item)

@@ -54,6 +54,7 @@ def read_volume(path: Path, frame: int | None = None) -> sitk.Image:
         components = int(reader.GetNumberOfComponents())
     if math.prod(size[:3]) > MAX_VOXELS:
         raise too_large(math.prod(size[:3]), MAX_VOXELS, "voxels")
+    check_spacing(reader.GetSpacing()[:3])
     _choose(reader, size, components, frame)
     if is_nifti_name(path):
         check_nifti_whole(path)

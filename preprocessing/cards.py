@@ -61,19 +61,24 @@ class Intensity:
 
 @dataclass(frozen=True)
 class ByValue:
-    """A label image whose grey values are classes; a value further than `tolerance` from all is unknown."""
+    """A label image whose grey values are classes; a value further than `tolerance` from all is unknown.
+
+    `ignore`: values that are no class of interest (a frame around the picture, "void"): background.
+    """
 
     values: Mapping[int, str]
     tolerance: int = 0
     background: int = 0
+    ignore: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ByColour:
-    """A colour label image: (red, green, blue) -> concept; black is background."""
+    """A colour label image: (red, green, blue) -> concept; black is background, and so are the colours to `ignore`."""
 
     colours: tuple[tuple[tuple[int, int, int], str], ...]
     tolerance: int = 0
+    ignore: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,8 @@ class DatasetCard:
     doi: str = ""
     family: str = ""  # datasets that share images share a family, so that a group has one split in all of them
     public: bool = True  # False: case ids and file names are pseudonyms in everything that is written
+    evaluation_only: bool = False  # an external test set: training on it is an error
+    unions: tuple[str, ...] = ()  # concepts of the ontology that are made of this card's: see preprocessing.ontology
 
     @property
     def domain(self) -> str:
@@ -156,9 +163,9 @@ class DatasetCard:
 
     @property
     def concepts(self) -> tuple[str, ...]:
-        """Every concept that the card's label rules can give, sorted."""
+        """Every concept that the card's label rules can give, and the unions made of them, sorted."""
         rules = [self.labels, *(layout.labels for layout in self.layouts if layout.labels is not None)]
-        return tuple(sorted({concept for rule in rules for concept in concepts_of(rule)}))
+        return tuple(sorted({*self.unions, *(concept for rule in rules for concept in concepts_of(rule))}))
 
     def resolved(self) -> dict[str, Any]:
         """The card as JSON-ready values, with the kind of each label rule named."""

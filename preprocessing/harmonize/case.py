@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from infra.errors import CaseError
 from infra.storage import sha256_file
 from preprocessing.cards import DatasetCard, InstanceIds, RawCase, Segments
-from preprocessing.harmonize import geometry, intensity, payload, slices
+from preprocessing.harmonize import geometry, intensity, payload, slices, unions
 from preprocessing.harmonize.labels import Mask, Masks, by_segment, dice, masks_of
 from preprocessing.readers import DECODER_ERRORS, dicom, kind_of, nifti_family, raster, unreadable
 
@@ -125,11 +125,13 @@ def _flat(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     shape = (int(pixels.shape[0]), int(pixels.shape[1]))
     masks, objects = _flat_objects(item, shape)
     others = {name: _merge([_flat_masks(item, part, shape) for part in files]) for name, files in case.readings}
+    absent = sorted(_searched(card, masks) - {item["concept"] for item in objects})
+    objects, absent = unions.extend(objects, absent, card.unions, shape)
     row = slices.sample_row(
         sample_id=f"{card.name}/{item.shown_id}",
         pixels=pixels,
         objects=objects,
-        absent=sorted(_searched(card, masks) - {item["concept"] for item in objects}),
+        absent=absent,
         jpeg=jpeg,
     )
     return [row], {**geometry.flat_columns(*shape), **_columns(record, masks, others, 1)}
@@ -206,12 +208,14 @@ def _cut(
         for concept in sorted(on_slice):
             parts = slices.split_instances(on_slice[concept], how, item.min_object_area_px)
             objects += slices.objects_of(concept, parts)
+        shape = (int(pixels.shape[0]), int(pixels.shape[1]))
+        objects, absent = unions.extend(objects, sorted(searched - set(on_slice)), item.card.unions, shape)
         rows.append(
             slices.sample_row(
                 sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
                 pixels=pixels,
                 objects=objects,
-                absent=sorted(searched - set(on_slice)),
+                absent=absent,
                 axis=axis,
                 slice_index=index,
                 spacing_mm_yx=spacing,

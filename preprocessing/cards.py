@@ -11,12 +11,33 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import UsageError
+from preprocessing.rules import (
+    RULES,
+    Binary,
+    ByChannel,
+    ByColour,
+    ByFile,
+    ByValue,
+    Coco,
+    InstanceIds,
+    LabelRule,
+    Outline,
+    Polygons,
+    Segments,
+    concepts_of,
+)
+
+__all__ = [
+    "RULES", "Answer", "Binary", "ByChannel", "ByColour", "ByFile", "ByValue", "Cases", "Coco", "DatasetCard",
+    "InstanceIds", "Instances", "Intensity", "LabelRule", "Layout", "Licence", "Official", "Outline", "Polygons",
+    "RawCase", "Segments", "SplitHint", "Tiles", "all_cards", "cases_of", "concepts_of", "load_card",
+]  # fmt: skip
 
 Answer = Literal["yes", "no", "unknown"]
 Instances = Literal["whole", "components", "files", "values"]
@@ -60,57 +81,23 @@ class Intensity:
 
 
 @dataclass(frozen=True)
-class ByValue:
-    """A label image whose grey values are classes; a value further than `tolerance` from all is unknown.
+class Tiles:
+    """Cut a large or whole-slide picture into tiles of `size_px` at one level of its pyramid.
 
-    `ignore`: values that are no class of interest (a frame around the picture, "void"): background.
+    `level` 0 is the finest; with `mpp` (micrometres a pixel) the level nearest to it is taken, which must
+    lie within a fifth of it. Tiles at the right and lower edge are smaller. A tile whose values differ by
+    at most `blank_range` (8 bits) is glass or padding: it is counted and left out; -1 keeps every tile.
     """
 
-    values: Mapping[int, str]
-    tolerance: int = 0
-    background: int = 0
-    ignore: tuple[int, ...] = ()
+    size_px: int = 1024
+    level: int = 0
+    mpp: float | None = None
+    blank_range: int = -1
 
-
-@dataclass(frozen=True)
-class ByColour:
-    """A colour label image: (red, green, blue) -> concept; black is background, and so are the colours to `ignore`."""
-
-    colours: tuple[tuple[tuple[int, int, int], str], ...]
-    tolerance: int = 0
-    ignore: tuple[tuple[int, int, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Binary:
-    """One concept, brighter than `threshold` (for 1-bit masks: true), or darker where `inverted`.
-
-    `threshold` counts in 8 bits. At most `max_between` of the pixels may lie in the middle half of the
-    grey range: JPEG noise lies near the ends, a photograph does not.
-    """
-
-    concept: str
-    threshold: int = 127
-    inverted: bool = False
-    max_between: float = 0.02
-
-
-@dataclass(frozen=True)
-class Segments:
-    """A DICOM-SEG: segment label in lower case -> concept. Labels in neither list are unknown."""
-
-    names: Mapping[str, str]
-    ignore: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class InstanceIds:
-    """A label image whose values are instance numbers of one concept, 0 is background."""
-
-    concept: str
-
-
-LabelRule = ByValue | ByColour | Binary | Segments | InstanceIds
+    def __post_init__(self) -> None:
+        if self.size_px < 16 or self.level < 0 or (self.mpp is not None and self.mpp <= 0):
+            msg = f"tiles need a size of 16 pixels or more, a level from 0, an mpp above 0; found {self}"
+            raise UsageError(msg)
 
 
 @dataclass(frozen=True)
@@ -119,7 +106,25 @@ class Layout:
 
     Files with equal `(?P<case>…)` make one case: several images are the slices of one DICOM series,
     several labels are the parts of one truth. `(?P<split>…)` is looked up in the card's
-    `official_split`. An empty `label` means that this layout brings images without labels.
+    `official_split`; `(?P<part>…)` of a label says which structure the file holds (`ByFile`,
+    `Polygons`); `(?P<set>…)` says which images a `Coco` file is about. An empty `label` means that this
+    layout brings images without labels, or, with `label_key`, that image and label are in one file.
+
+    Arrays (NPY, NPZ, HDF5, MAT) and multi-page TIFF:
+
+    - `image_key`, `label_key`: the variable, `a/b` for HDF5 groups; not needed where a file has one.
+      `instance_key`: a variable whose values number the instances of `label_key` (`instances="values"`).
+    - `axes`: what the axes of the image array are, in order: `yx`, `yxc` (colour or grey), `zyx` (a volume),
+      `n` for the axis that counts images; also `xy` and the like, where an array is stored transposed.
+      Empty: by shape. `label_axes`: the same for the label; empty: the image's, without its channels, with a
+      last `c` under `ByChannel`. A TIFF or GIF of several pages is a volume with `axes="zyx"`.
+    - `stacked`: one file holds many images along `n` (the first axis unless `axes` says otherwise, or the
+      pages of a TIFF or GIF); each is a case, `<case>_00000` and on.
+    - `spacing_mm_zyx`: spacing of a volume whose files do not say it; `geometry_keys`: variables that do, of
+      `spacing` (mm), `origin` (mm), `direction` (9 cosines), in SimpleITK's order (x, y, z).
+      With neither a volume has no spacing, and is cut across its first axis.
+
+    `tiles`: one sample a tile; the case stays the whole picture.
     """
 
     image: str
@@ -127,6 +132,25 @@ class Layout:
     readings: Mapping[str, str] = field(default_factory=dict)  # other annotators: name -> expression
     labels: LabelRule | None = None  # overrides the card's, where an archive codes labels in another way
     instances: Instances | None = None
+    image_key: str = ""
+    label_key: str = ""
+    instance_key: str = ""
+    axes: str = ""
+    label_axes: str = ""
+    stacked: bool = False
+    spacing_mm_zyx: tuple[float, float, float] | None = None
+    geometry_keys: Mapping[str, str] = field(default_factory=dict)
+    tiles: Tiles | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("axes", "label_axes"):
+            axes: str = getattr(self, name)
+            if axes and (not {"y", "x"} <= set(axes) <= set("nzyxc") or len(set(axes)) != len(axes)):
+                msg = f"{name} are letters of n, z, y, x, c, each once, with y and x; found {axes!r}"
+                raise UsageError(msg)
+        if unknown := set(self.geometry_keys) - {"spacing", "origin", "direction"}:
+            msg = f"geometry_keys has spacing, origin, direction; found {', '.join(sorted(unknown))}"
+            raise UsageError(msg)
 
 
 @dataclass(frozen=True)
@@ -187,6 +211,10 @@ class RawCase:
     split: SplitHint = ""
     rule: LabelRule | None = None
     instances: Instances | None = None
+    layout: Layout | None = None  # the layout that found it, for what it says about arrays and tiles
+    parts: tuple[tuple[str, str], ...] = ()  # label file -> its `(?P<part>…)`, lower case, where it has one
+    index: int | None = None  # which image of a stack
+    entry: str = ""  # which image of a COCO file: its `file_name`
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -196,19 +224,6 @@ class RawCase:
 
 
 Cases = Callable[[Path], Iterator[RawCase]]
-
-
-def concepts_of(rule: LabelRule) -> tuple[str, ...]:
-    """The concepts that a label rule can give."""
-    match rule:
-        case ByValue():
-            return tuple(rule.values.values())
-        case ByColour():
-            return tuple(concept for _, concept in rule.colours)
-        case Segments():
-            return tuple(rule.names.values())
-        case Binary() | InstanceIds():
-            return (rule.concept,)
 
 
 @cache
@@ -255,11 +270,9 @@ def cases_of(card: DatasetCard) -> Cases:
 
 
 def _with_kinds(value: Any) -> Any:
-    if isinstance(value, DatasetCard | Layout | Licence | Official | Intensity):
-        return {name: _with_kinds(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, ByValue | ByColour | Binary | Segments | InstanceIds):
-        plain = {key: _with_kinds(item) for key, item in asdict(value).items()}
-        return {"kind": type(value).__name__, **plain}
+    if is_dataclass(value):
+        plain = {item.name: _with_kinds(getattr(value, item.name)) for item in fields(value)}
+        return {"kind": type(value).__name__, **plain} if isinstance(value, LabelRule) else plain
     if isinstance(value, Mapping):
         return {str(key): _with_kinds(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

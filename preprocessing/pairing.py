@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.errors import DataError
-from preprocessing.cards import DatasetCard, Layout, RawCase, SplitHint
+from preprocessing.cards import Coco, DatasetCard, Layout, RawCase, SplitHint
 
 # What unpackers and desktops leave behind, and what every dataset may carry beside its data.
 COMMON_NOT_DATA = {
@@ -25,6 +25,8 @@ class _Found:
     images: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     readings: dict[str, list[str]] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+    set: str = ""
     split: SplitHint = ""
 
 
@@ -47,16 +49,31 @@ def find_cases(card: DatasetCard, root: Path) -> Iterator[RawCase]:
 
 
 def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:
-    """Pair relative paths by the card's layouts. A path belongs to the first expression that matches it."""
+    """Pair relative paths by the card's layouts. A path belongs to the first expression that matches it.
+
+    Nothing is opened: a stack is one case, and a COCO file is a label of every image of its `(?P<set>…)`,
+    or a case of its own where there is none.
+    """
     found: dict[str, _Found] = {}
+    shared: dict[tuple[int, str], list[str]] = {}  # (layout, set) -> COCO files
     patterns = [(layout, _compiled(layout)) for layout in card.layouts]
     excluded = [re.compile(pattern) for pattern in {**card.not_data, **COMMON_NOT_DATA}]
     for file in files:
         if any(pattern.fullmatch(file) for pattern in excluded):
             continue
-        for layout, expressions in patterns:
+        for number, (layout, expressions) in enumerate(patterns):
+            if isinstance(layout.labels or card.labels, Coco) and layout.label:
+                match = re.fullmatch(layout.label, file)
+                if match is not None:
+                    shared.setdefault((number, match.groupdict().get("set") or ""), []).append(file)
+                    break
             if _claim(card, found, layout, expressions, file):
                 break
+    for (number, name), listed in shared.items():
+        layout = card.layouts[number]
+        members = [item for item in found.values() if item.layout is layout and item.set == name]
+        for item in members or [found.setdefault(listed[0], _Found(layout))]:
+            item.labels += listed
     cases = [_case(card, key, item) for key, item in found.items()]
     names = [case.case_id for case in cases]
     if len(set(names)) != len(names):
@@ -102,15 +119,18 @@ def _claim(
         if match is None:
             continue
         item = found.setdefault(match["case"], _Found(layout))
+        named = match.groupdict()
+        if name != "image" and named.get("part"):
+            item.parts[file] = named["part"].lower()
+        item.set = named.get("set") or item.set
         if name == "image":
             item.images.append(file)
         elif name == "label":
             item.labels.append(file)
         else:
             item.readings.setdefault(name, []).append(file)
-        part = match.groupdict().get("split")
-        if part:
-            item.split = card.official_split.get(part, "")
+        if named.get("split"):
+            item.split = card.official_split.get(named["split"], "")
         return True
     return False
 
@@ -121,9 +141,11 @@ def _case(card: DatasetCard, key: str, item: _Found) -> RawCase:
         case_id=case_id,
         group=group_of(card, case_id),
         images=tuple(item.images),
-        labels=tuple(item.labels),
+        labels=tuple(item.labels or (item.images if item.layout.label_key and not item.layout.label else ())),
         readings=tuple((name, tuple(files)) for name, files in sorted(item.readings.items())),
         split=item.split,
         rule=item.layout.labels,
         instances=item.layout.instances,
+        layout=item.layout,
+        parts=tuple(sorted(item.parts.items())),
     )

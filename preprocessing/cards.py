@@ -11,7 +11,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +36,7 @@ from preprocessing.rules import (
 __all__ = [
     "RULES", "Answer", "Binary", "ByChannel", "ByColour", "ByFile", "ByValue", "Cases", "Coco", "DatasetCard",
     "InstanceIds", "Instances", "Intensity", "LabelRule", "Layout", "Licence", "Official", "Outline", "Polygons",
-    "RawCase", "Segments", "SplitHint", "Tiles", "all_cards", "cases_of", "concepts_of", "load_card",
+    "RawCase", "Segments", "SplitHint", "Tiles", "all_cards", "card_for", "cases_of", "concepts_of", "load_card",
 ]  # fmt: skip
 
 Answer = Literal["yes", "no", "unknown"]
@@ -125,6 +125,9 @@ class Layout:
       With neither a volume has no spacing, and is cut across its first axis.
 
     `tiles`: one sample a tile; the case stays the whole picture.
+
+    `(?P<within>…)`, where it is there, is put before the case's name: a folder above, with other folders
+    between. `modality` and `intensity` are the card's, unless a folder of several modalities says another.
     """
 
     image: str
@@ -141,6 +144,8 @@ class Layout:
     spacing_mm_zyx: tuple[float, float, float] | None = None
     geometry_keys: Mapping[str, str] = field(default_factory=dict)
     tiles: Tiles | None = None
+    modality: str = ""
+    intensity: Intensity | None = None
 
     def __post_init__(self) -> None:
         for name in ("axes", "label_axes"):
@@ -224,6 +229,14 @@ class RawCase:
 
 
 Cases = Callable[[Path], Iterator[RawCase]]
+
+
+def card_for(card: DatasetCard, case: RawCase) -> DatasetCard:
+    """The card as one case sees it: with the modality and intensity rule of the layout that found the case."""
+    layout = case.layout
+    if layout is None or not (layout.modality or layout.intensity):
+        return card
+    return replace(card, modality=layout.modality or card.modality, intensity=layout.intensity or card.intensity)
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.storage import digest_of, sha256_file
-from preprocessing.cards import DatasetCard, RawCase, cases_of
+from preprocessing.cards import DatasetCard, RawCase, card_for, cases_of
 from preprocessing.harmonize.case import CaseItem, CaseResult, process
 from preprocessing.pairing import files_below
 from preprocessing.quality import account, unclaimed_row
@@ -64,7 +64,7 @@ def check(
 def _item(card: DatasetCard, case: RawCase, root: Path, orientation: str) -> CaseItem:
     digests = {file: sha256_file(root / file) for file in case.files}
     return CaseItem(
-        card=card,
+        card=card_for(card, case),
         case=case,
         root=str(root),
         sha256=digests,

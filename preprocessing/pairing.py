@@ -118,8 +118,9 @@ def _claim(
         match = pattern.fullmatch(file)
         if match is None:
             continue
-        item = found.setdefault(match["case"], _Found(layout))
         named = match.groupdict()
+        key = f"{named['within']}/{match['case']}" if named.get("within") else match["case"]
+        item = found.setdefault(key, _Found(layout))
         if name != "image" and named.get("part"):
             item.parts[file] = named["part"].lower()
         item.set = named.get("set") or item.set

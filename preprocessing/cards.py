@@ -25,6 +25,7 @@ from preprocessing.rules import (
     ByFile,
     ByValue,
     Coco,
+    Contours,
     InstanceIds,
     LabelRule,
     Outline,
@@ -34,7 +35,8 @@ from preprocessing.rules import (
 )
 
 __all__ = [
-    "RULES", "Answer", "Binary", "ByChannel", "ByColour", "ByFile", "ByValue", "Cases", "Coco", "DatasetCard",
+    "RULES", "Answer", "Binary", "ByChannel", "ByColour", "ByFile", "ByValue", "Cases", "Coco", "Contours",
+    "DatasetCard",
     "InstanceIds", "Instances", "Intensity", "LabelRule", "Layout", "Licence", "Official", "Outline", "Polygons",
     "RawCase", "Segments", "SplitHint", "Tiles", "all_cards", "card_for", "cases_of", "concepts_of", "load_card",
 ]  # fmt: skip
@@ -72,12 +74,22 @@ class Official:
 class Intensity:
     """How raw intensities become 8 bits.
 
-    `as_is`: 8-bit images are kept. `window`: `limits` (for CT in HU) map to 0 and 255. `percentile`:
-    the two percentiles `limits` of the voxels above the minimum of the case map to 0 and 255.
+    `as_is`: 8-bit images are kept. `window`: `limits` (for CT in HU) map to 0 and 255; three `windows`
+    instead of `limits` become red, green and blue. `percentile`: the two percentiles `limits` of the voxels
+    above the minimum of the case map to 0 and 255. `voi`: what the DICOM file itself says (VOI LUT or window),
+    and where it says nothing, the percentiles.
     """
 
-    rule: Literal["as_is", "window", "percentile"] = "as_is"
+    rule: Literal["as_is", "window", "percentile", "voi"] = "as_is"
     limits: tuple[float, float] = (0.5, 99.5)
+    windows: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        """UsageError for windows that make no picture."""
+        rising = all(low < high for low, high in self.windows)
+        if self.windows and (self.rule != "window" or len(self.windows) != 3 or not rising):
+            msg = f"Intensity.windows needs the rule window and three pairs low < high, found {self.windows}"
+            raise UsageError(msg)
 
 
 @dataclass(frozen=True)
@@ -182,6 +194,10 @@ class DatasetCard:
     doi: str = ""
     family: str = ""  # datasets that share images share a family, so that a group has one split in all of them
     public: bool = True  # False: case ids and file names are pseudonyms in everything that is written
+    # Volumes: resample to this spacing (0 keeps an axis), slice across these axes, take this frame of a 4D file.
+    spacing_mm_zyx: tuple[float, float, float] | None = None  # of the harmonized axes; None: kept as it is
+    axes: tuple[Literal["z", "y", "x"], ...] = ()  # empty: the axis of coarsest spacing alone
+    frame: int | None = None  # counted from 0; None: a file of several frames is refused
     evaluation_only: bool = False  # an external test set: training on it is an error
     unions: tuple[str, ...] = ()  # concepts of the ontology that are made of this card's: see preprocessing.ontology
 

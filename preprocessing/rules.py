@@ -110,10 +110,26 @@ class Coco:
 
 @dataclass(frozen=True)
 class Segments:
-    """A DICOM-SEG: segment label in lower case -> concept. Labels in neither list are unknown."""
+    """A DICOM-SEG: segment label in lower case -> concept. Labels in neither list are unknown.
+
+    A fractional segment holds where its value is at least `threshold` of the largest possible.
+    """
 
     names: Mapping[str, str]
     ignore: tuple[str, ...] = ()
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class Contours:
+    """A DICOM RTSTRUCT: ROI name in lower case -> concept. Names in neither list are unknown.
+
+    `partial`: contours on slices that the series lacks are left out; otherwise they refuse the case.
+    """
+
+    names: Mapping[str, str]
+    ignore: tuple[str, ...] = ()
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +140,7 @@ class InstanceIds:
 
 
 LabelRule = (
-    ByValue | ByColour | Binary | Outline | ByFile | ByChannel | Polygons | Coco | Segments | InstanceIds
+    ByValue | ByColour | Binary | Outline | ByFile | ByChannel | Polygons | Coco | Segments | Contours | InstanceIds
 )  # fmt: skip
 RULES: dict[str, type] = {rule.__name__: rule for rule in LabelRule.__args__}
 
@@ -138,7 +154,7 @@ def concepts_of(rule: LabelRule) -> tuple[str, ...]:
             return tuple(concept for _, concept in rule.colours)
         case ByChannel():
             return tuple(rule.channels.values())
-        case Segments() | ByFile() | Polygons() | Coco():
+        case Segments() | Contours() | ByFile() | Polygons() | Coco():
             return tuple(rule.names.values())
         case Binary() | InstanceIds() | Outline():
             return (rule.concept,)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from infra.storage import sha256_file
-from preprocessing.cards import DatasetCard, InstanceIds, RawCase, Segments
-from preprocessing.harmonize import geometry, intensity, payload, slices, unions
-from preprocessing.harmonize.labels import Mask, Masks, by_segment, dice, masks_of
+from preprocessing.cards import DatasetCard, InstanceIds, Intensity, RawCase
+from preprocessing.harmonize import geometry, intensity, payload, slices, unions, volume
+from preprocessing.harmonize.labels import Masks, dice, masks_of
 from preprocessing.readers import DECODER_ERRORS, dicom, kind_of, nifti_family, raster, unreadable
 
 
@@ -61,7 +61,7 @@ def process(item: CaseItem) -> CaseResult:
             return result
     try:
         _check_complete(item)
-        if kind_of(item.case.images[0]) == "raster":
+        if _is_flat(item):
             result.rows, result.columns = _flat(item)
         else:
             result.rows, result.columns = _volume(item)
@@ -106,7 +106,7 @@ def _check_complete(item: CaseItem) -> None:
         raise CaseError("image_missing", "an image for the label", "no image of this name", file=case.labels[0])
     if not case.labels:
         raise CaseError("label_missing", "a label for the image", "no label of this name", file=case.images[0])
-    if kind_of(case.images[0]) != "dicom" and len(case.images) > 1:
+    if len(case.images) > 1 and kind_of(Path(item.root) / case.images[0]) != "dicom":
         raise CaseError("image_count", "one image", f"{len(case.images)} images", file=case.images[1])
 
 
@@ -115,13 +115,7 @@ def _flat(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     card, case = item.card, item.case
     root, file = Path(item.root), case.images[0]
     with _reading(file):
-        picture = raster.read_image(root / file)
-        pixels, record = intensity.to_8bit(picture.pixels, card.intensity)
-        jpeg = None
-        if picture.is_plain_jpeg and card.intensity.rule == "as_is":
-            jpeg = payload.strip_jpeg((root / file).read_bytes())
-        if jpeg is None:
-            pixels = raster.grey_if_equal(pixels)
+        pixels, record, jpeg = _picture(root / file, card.intensity)
     shape = (int(pixels.shape[0]), int(pixels.shape[1]))
     masks, objects = _flat_objects(item, shape)
     others = {name: _merge([_flat_masks(item, part, shape) for part in files]) for name, files in case.readings}
@@ -135,6 +129,25 @@ def _flat(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         jpeg=jpeg,
     )
     return [row], {**geometry.flat_columns(*shape), **_columns(record, masks, others, 1)}
+
+
+def _is_flat(item: CaseItem) -> bool:
+    """Whether a case is a picture: a raster file, or one DICOM image that has no place in a patient."""
+    first = Path(item.root) / item.case.images[0]
+    kind = kind_of(first)
+    return kind == "raster" or (kind == "dicom" and len(item.case.images) == 1 and dicom.is_picture(first))
+
+
+def _picture(path: Path, rule: Intensity) -> tuple[NDArray[np.uint8], dict[str, Any], bytes | None]:
+    """8-bit pixels, the intensity record, and the file's own JPEG where it may pass through."""
+    if kind_of(path) == "dicom":
+        shown = dicom.read_picture(path)
+        pixels, record = intensity.to_8bit(shown.pixels, rule, inverted=shown.inverted, voi=shown.voi)
+        return raster.grey_if_equal(pixels), record, None
+    picture = raster.read_image(path)
+    pixels, record = intensity.to_8bit(picture.pixels, rule)
+    jpeg = payload.strip_jpeg(path.read_bytes()) if picture.is_plain_jpeg and rule.rule == "as_is" else None
+    return (pixels if jpeg is not None else raster.grey_if_equal(pixels)), record, jpeg
 
 
 def _flat_objects(item: CaseItem, shape: tuple[int, int]) -> tuple[Masks, list[slices.Object]]:
@@ -172,80 +185,57 @@ def _flat_masks(item: CaseItem, file: str, shape: tuple[int, int]) -> Masks:
 
 
 def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A volume: one sample for every slice across the axis of coarsest spacing, empty slices too."""
+    """A volume: one sample for every slice across the card's axes, empty slices too."""
     card, case, root = item.card, item.case, Path(item.root)
     with _reading(case.images[0]):
-        uids: list[str] = []
-        if kind_of(case.images[0]) == "dicom":
-            original, uids = dicom.read_series([root / file for file in case.images])
-        else:
-            original = nifti_family.read_volume(root / case.images[0])
-        image = geometry.orient(original, item.orientation)
-        voxels, record = intensity.to_8bit(nifti_family.array_of(image), card.intensity)
-    masks = _merge([_volume_masks(item, file, original, image, uids) for file in case.labels])
-    others = {
-        name: _merge([_volume_masks(item, file, original, image, uids) for file in files])
-        for name, files in case.readings
+        read = volume.read([root / file for file in case.images], card, item.orientation)
+        voxels, record = intensity.to_8bit(
+            nifti_family.array_of(read.harmonized), card.intensity, inverted=read.inverted, voi=read.voi
+        )
+    masks = _merge([_volume_masks(item, file, read) for file in case.labels])
+    others = {name: _merge([_volume_masks(item, file, read) for file in files]) for name, files in case.readings}
+    rows = _cut(item, voxels, volume.regridded(masks, read), read.harmonized.GetSpacing(), read)
+    axes = volume.axes_of(card, read.harmonized)
+    record = {**record, "axis": axes[0], **({"axes": list(axes)} if len(axes) > 1 else {})}
+    return rows, {
+        **geometry.grid_columns(read.original, read.harmonized),
+        **_columns(record, masks, others, len(rows)),
     }
-    axis = geometry.slicing_axis(image.GetSpacing())
-    rows = _cut(item, voxels, masks, axis, geometry.in_plane(image.GetSpacing(), axis))
-    record = {**record, "axis": axis}
-    return rows, {**geometry.grid_columns(original, image), **_columns(record, masks, others, len(rows))}
 
 
 def _cut(
-    item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, axis: str, spacing: tuple[float, float]
+    item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, spacing: tuple[float, ...], read: volume.Volume
 ) -> list[dict[str, Any]]:
-    where = "zyx".index(axis)
-    planes: dict[str, NDArray[np.bool_]] = {concept: np.moveaxis(mask, where, 0) for concept, mask in masks.items()}
-    marked: dict[str, Mask] = {concept: np.asarray(plane.any(axis=(1, 2))) for concept, plane in planes.items()}
     how = item.case.instances or item.card.instances
     searched = _searched(item.card, masks)
     rows = []
-    for index, pixels in enumerate(np.moveaxis(voxels, where, 0)):
-        on_slice = {concept: plane[index] for concept, plane in planes.items() if marked[concept][index]}
-        objects: list[slices.Object] = []
-        for concept in sorted(on_slice):
-            parts = slices.split_instances(on_slice[concept], how, item.min_object_area_px)
-            objects += slices.objects_of(concept, parts)
-        shape = (int(pixels.shape[0]), int(pixels.shape[1]))
-        objects, absent = unions.extend(objects, sorted(searched - set(on_slice)), item.card.unions, shape)
-        rows.append(
-            slices.sample_row(
-                sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
-                pixels=pixels,
-                objects=objects,
-                absent=absent,
-                axis=axis,
-                slice_index=index,
-                spacing_mm_yx=spacing,
+    for axis in volume.axes_of(item.card, read.harmonized):
+        for index, pixels, on_slice in volume.planes(voxels, masks, axis):
+            objects: list[slices.Object] = []
+            for concept in sorted(on_slice):
+                parts = slices.split_instances(on_slice[concept], how, item.min_object_area_px)
+                objects += slices.objects_of(concept, parts)
+            shape = (int(pixels.shape[0]), int(pixels.shape[1]))
+            objects, absent = unions.extend(objects, sorted(searched - set(on_slice)), item.card.unions, shape)
+            rows.append(
+                slices.sample_row(
+                    sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
+                    pixels=pixels,
+                    objects=objects,
+                    absent=absent,
+                    axis=axis,
+                    slice_index=index,
+                    spacing_mm_yx=geometry.in_plane(spacing, axis),
+                )
             )
-        )
     return rows
 
 
-def _volume_masks(item: CaseItem, file: str, original: Any, image: Any, uids: list[str]) -> Masks:
-    """Masks (z, y, x) of one label file on the harmonized grid."""
+def _volume_masks(item: CaseItem, file: str, read: volume.Volume) -> Masks:
+    """Masks (z, y, x) of one label file on the oriented grid of a volume."""
     rule = item.case.rule or item.card.labels
-    path = Path(item.root) / file
     with _reading(file):
-        if isinstance(rule, Segments):
-            x, y, z = original.GetSize()
-            found = by_segment(dicom.read_segments(path, uids, (z, y, x)), rule)
-            return {
-                concept: _like(mask.astype(np.uint8), original, item.orientation) for concept, mask in found.items()
-            }
-        label = geometry.orient(nifti_family.read_volume(path), item.orientation)
-        geometry.check_same_grid(image, label)
-        return masks_of(nifti_family.array_of(label), rule)
-
-
-def _like(mask: NDArray[np.uint8], original: Any, orientation: str) -> NDArray[np.bool_]:
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(mask)
-    image.CopyInformation(original)
-    return nifti_family.array_of(geometry.orient(image, orientation)).astype(bool)
+        return volume.label_masks(Path(item.root) / file, rule, read, item.orientation, item.card.frame)
 
 
 def _merge(read: list[Masks]) -> Masks:

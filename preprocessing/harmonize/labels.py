@@ -20,6 +20,7 @@ from preprocessing.cards import (
     ByFile,
     ByValue,
     Coco,
+    Contours,
     InstanceIds,
     LabelRule,
     Outline,
@@ -51,8 +52,13 @@ def masks_of(label: NDArray[Any], rule: LabelRule, part: str = "") -> Masks:
             return by_channel(label, rule)
         case InstanceIds():
             return {rule.concept: _integers(_one_channel(label)) > 0}
-        case Segments() | Polygons() | Coco():
-            kind = {Segments: "a DICOM-SEG", Polygons: "a file of polygons", Coco: "a COCO file"}[type(rule)]
+        case Segments() | Contours() | Polygons() | Coco():
+            kind = {
+                Segments: "a DICOM-SEG",
+                Contours: "an RTSTRUCT",
+                Polygons: "a file of polygons",
+                Coco: "a COCO file",
+            }[type(rule)]
             raise CaseError("label_kind", expected=f"{kind}, as the card says", found="another kind of file")
 
 
@@ -225,8 +231,8 @@ def _within_hull(line: Mask, least: float) -> Mask:
     return result
 
 
-def by_segment(segments: dict[str, Mask], rule: Segments) -> Masks:
-    """Segments of a DICOM-SEG to concepts by their labels; equal concepts are united."""
+def by_segment(segments: dict[str, Mask], rule: Segments | Contours) -> Masks:
+    """Segments of a DICOM-SEG or ROIs of an RTSTRUCT to concepts by their names; equal concepts are united."""
     masks: Masks = {}
     for label, mask in segments.items():
         concept = concept_named(label, rule.names, rule.ignore, "a segment")

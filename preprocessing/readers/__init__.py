@@ -41,14 +41,23 @@ VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 DICOM_SUFFIXES = (".dcm", ".seg", ".ima")
 
 
-def kind_of(file: str) -> str:
-    """ "volume", "dicom" or "raster" by a file's name."""
-    name = file.lower()
+def kind_of(file: str | Path) -> str:
+    """ "volume", "dicom" or "raster" by a file's name, and where it is there, DICOM by its content too."""
+    name = str(file).lower()
     if name.endswith(VOLUME_SUFFIXES):
         return "volume"
-    if name.endswith(DICOM_SUFFIXES):
+    if name.endswith(DICOM_SUFFIXES) or is_dicom(Path(file)):
         return "dicom"
     return "raster"
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file carries the mark of DICOM behind its preamble, whatever it is called (PS3.10 section 7.1)."""
+    try:
+        with path.open("rb") as handle:
+            return handle.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 @contextmanager

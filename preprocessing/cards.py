@@ -138,6 +138,9 @@ class Layout:
 
     `tiles`: one sample a tile; the case stays the whole picture.
 
+    `beside` are files that a reader opens by itself (the voxels of a detached header): they count as files of
+    the case, so that a change of them is seen.
+
     `(?P<within>…)`, where it is there, is put before the case's name: a folder above, with other folders
     between. `modality` and `intensity` are the card's, unless a folder of several modalities says another.
     """
@@ -156,6 +159,7 @@ class Layout:
     spacing_mm_zyx: tuple[float, float, float] | None = None
     geometry_keys: Mapping[str, str] = field(default_factory=dict)
     tiles: Tiles | None = None
+    beside: str = ""
     modality: str = ""
     intensity: Intensity | None = None
 
@@ -236,11 +240,12 @@ class RawCase:
     parts: tuple[tuple[str, str], ...] = ()  # label file -> its `(?P<part>…)`, lower case, where it has one
     index: int | None = None  # which image of a stack
     entry: str = ""  # which image of a COCO file: its `file_name`
+    beside: tuple[str, ...] = ()  # files that are read with the others: see `Layout.beside`
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Every file of the case, in the order images, labels, readings, without repeats."""
-        listed = [*self.images, *self.labels, *(file for _, files in self.readings for file in files)]
+        """Every file of the case, in the order images, labels, readings, files beside them, without repeats."""
+        listed = [*self.images, *self.labels, *(file for _, files in self.readings for file in files), *self.beside]
         return tuple(dict.fromkeys(listed))
 
 

@@ -237,9 +237,9 @@ class RawCase:
     rule: LabelRule | None = None
     instances: Instances | None = None
     layout: Layout | None = None  # the layout that found it, for what it says about arrays and tiles
-    parts: tuple[tuple[str, str], ...] = ()  # label file -> its `(?P<part>…)`, lower case, where it has one
+    # label file -> its `(?P<part>…)` in lower case, where it has one; of a COCO file the image's `file_name` in it
+    parts: tuple[tuple[str, str], ...] = ()
     index: int | None = None  # which image of a stack
-    entry: str = ""  # which image of a COCO file: its `file_name`
     beside: tuple[str, ...] = ()  # files that are read with the others: see `Layout.beside`
 
     @property

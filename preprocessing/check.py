@@ -10,6 +10,7 @@ from typing import Any
 from infra.storage import digest_of, sha256_file
 from preprocessing.cards import DatasetCard, RawCase, card_for, cases_of
 from preprocessing.harmonize.case import CaseItem, CaseResult, process
+from preprocessing.many import digest_of_shared, shares_files
 from preprocessing.pairing import files_below
 from preprocessing.quality import account, unclaimed_row
 
@@ -62,7 +63,8 @@ def check(
 
 
 def _item(card: DatasetCard, case: RawCase, root: Path, orientation: str) -> CaseItem:
-    digests = {file: sha256_file(root / file) for file in case.files}
+    digest = digest_of_shared if shares_files(case, card) else sha256_file
+    digests = {file: digest(root / file) for file in case.files}
     return CaseItem(
         card=card_for(card, case),
         case=case,

@@ -45,8 +45,13 @@ def files_below(root: Path) -> list[str]:
 
 
 def find_cases(card: DatasetCard, root: Path) -> Iterator[RawCase]:
-    """The cases of `card` below `root`, sorted by case id. Orphans are cases too: see `RawCase`."""
-    yield from pair(card, files_below(root))
+    """The cases of `card` below `root`, sorted by case id. Orphans are cases too: see `RawCase`.
+
+    Files that hold many images are opened as far as it takes to name the images in them.
+    """
+    from preprocessing.many import expand  # it needs the readers, which need this module
+
+    yield from sorted(expand(pair(card, files_below(root)), card, root), key=lambda case: case.case_id)
 
 
 def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:

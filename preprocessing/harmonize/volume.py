@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from preprocessing.cards import Contours, DatasetCard, LabelRule, Segments
 from preprocessing.harmonize import geometry
 from preprocessing.harmonize.labels import Mask, Masks, by_segment, masks_of
-from preprocessing.readers import dicom, kind_of, nifti_family, rtstruct, seg
+from preprocessing.readers import dicom, nifti_family, rtstruct, seg
+from preprocessing.readers.sniff import kind_at
 from preprocessing.readers.voi import Voi
 
 
@@ -41,7 +42,7 @@ class Volume:
 
 def read(paths: list[Path], card: DatasetCard, orientation: str) -> Volume:
     """Read and harmonize the image of a case. Raises CaseError as the readers do."""
-    if kind_of(paths[0]) == "dicom":
+    if kind_at(paths[0]) == "dicom":
         series = dicom.read_series(paths, card.frame)
         original, rest = series.image, (tuple(series.uids), series.inverted, series.voi, series.header)
     else:
@@ -50,7 +51,9 @@ def read(paths: list[Path], card: DatasetCard, orientation: str) -> Volume:
     return Volume(original, oriented, geometry.regrid(oriented, card.spacing_mm_zyx), *rest)
 
 
-def label_masks(path: Path, rule: LabelRule, volume: Volume, orientation: str, frame: int | None) -> Masks:
+def label_masks(
+    path: Path, rule: LabelRule, volume: Volume, orientation: str, frame: int | None, part: str = ""
+) -> Masks:
     """Masks (z, y, x) of one label file on the grid of `volume.oriented`. Raises CaseError as readers and rules do."""
     if isinstance(rule, Segments):
         return _oriented(by_segment(_segments(path, rule, volume), rule), volume.original, orientation)
@@ -58,7 +61,7 @@ def label_masks(path: Path, rule: LabelRule, volume: Volume, orientation: str, f
         return _oriented(by_segment(_regions(path, rule, volume), rule), volume.original, orientation)
     label = geometry.orient(nifti_family.read_volume(path, frame), orientation)
     geometry.check_same_grid(volume.oriented, label)
-    return masks_of(nifti_family.array_of(label), rule)
+    return masks_of(nifti_family.array_of(label), rule, part)
 
 
 def regridded(masks: Masks, volume: Volume) -> Masks:

@@ -13,71 +13,29 @@ from pathlib import Path
 from preprocessing.cards import ByFile, DatasetCard, Layout, Licence, RawCase
 from preprocessing.pairing import find_cases
 
-PICTURES: tuple[tuple[str, str, dict[str, str]], ...] = (
-    (r"01_CT_lung", "CT", {"nodule": "lung nodule"}),
-    (r"04_CT_liver", "CT", {"tumor": "liver tumor", "vessel": "hepatic vessel"}),
-    (
-        r"06_CT_abdomen",
-        "CT",
-        {
-            **{
-                name: name
-                for name in ("adrenal gland", "aorta", "duodenum", "gallbladder", "kidney", "liver", "pancreas")
-            },
-            **{name: name for name in ("left adrenal gland", "left kidney", "right adrenal gland", "right kidney")},
-            "postcava": "inferior vena cava",
-            "spleen": "spleen",
-            "stomach": "stomach",
-        },
-    ),
-    (
-        r"(08|1[024])_MRI(-T1-Gd)?_(heart|brain|prostate)",
-        "MR",
-        {
-            "left heart ventricle": "left ventricle blood pool",
-            "right heart ventricle": "right ventricle blood pool",
-            "myocardium": "myocardium",
-            "enhancing tumor": "enhancing tumor",
-            "non-enhancing tumor": "non-enhancing tumor core",
-            "tumor core": "brain tumor core",
-            "anterior hippocampus": "anterior hippocampus",
-            "posterior hippocampus": "posterior hippocampus",
-            "prostate": "prostate",
-        },
-    ),
-    (r"09_MRI-FLAIR_brain", "MR", {"lower-grade glioma": "glioma"}),
-    (
-        r"1[56]_X-Ray_chest",
-        "X-ray",
-        {
-            "covid-19 infection": "lung infection",
-            "lung opacity": "lung infection",
-            "left lung": "left lung",
-            "lung": "lung",
-            "right lung": "right lung",
-        },
-    ),
-    (r"20_ultrasound_breast", "ultrasound", {"tumor": "breast tumor"}),
-    (
-        r"2[12]_ultrasound_(heart|transperineal)",
-        "ultrasound",
-        {
-            "left heart atrium": "left atrium",
-            "left heart ventricle": "left ventricle blood pool",
-            "fetal head": "fetal head",
-            "public symphysis": "pubic symphysis",
-        },
-    ),
-    (r"23_fundus_retinal", "fundus photography", {"optic cup": "optic cup", "optic disc": "optic disc"}),
-    (
-        r"24_endoscope_colon",
-        "endoscopy",
-        {name: name for name in ("neoplastic polyp", "non-neoplastic polyp", "polyp")},
-    ),
-    (r"25_dermoscopy_skin", "dermoscopy", {"melanoma": "melanoma"}),
-    (r"26_OCT_retinal", "OCT", {"edema": "intraretinal cystoid fluid"}),
-)
-"""Expression for a picture's name, its modality, and target in the mask's name -> concept."""
+PICTURES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (r"01_CT_lung", "CT", ("nodule: lung nodule",)),
+    (r"04_CT_liver", "CT", ("tumor: liver tumor", "vessel: hepatic vessel")),
+    (r"06_CT_abdomen", "CT",
+     ("adrenal gland", "aorta", "duodenum", "gallbladder", "kidney", "left adrenal gland", "left kidney", "liver",
+      "pancreas", "postcava: inferior vena cava", "right adrenal gland", "right kidney", "spleen", "stomach")),
+    (r"(08|1[024])_MRI(-T1-Gd)?_(heart|brain|prostate)", "MR",
+     ("left heart ventricle: left ventricle blood pool", "right heart ventricle: right ventricle blood pool",
+      "myocardium", "enhancing tumor", "non-enhancing tumor: non-enhancing tumor core", "tumor core: brain tumor core",
+      "anterior hippocampus", "posterior hippocampus", "prostate")),
+    (r"09_MRI-FLAIR_brain", "MR", ("lower-grade glioma: glioma",)),
+    (r"1[56]_X-Ray_chest", "X-ray",
+     ("covid-19 infection: lung infection", "lung opacity: lung infection", "left lung", "lung", "right lung")),
+    (r"20_ultrasound_breast", "ultrasound", ("tumor: breast tumor",)),
+    (r"2[12]_ultrasound_(heart|transperineal)", "ultrasound",
+     ("left heart atrium: left atrium", "left heart ventricle: left ventricle blood pool", "fetal head",
+      "public symphysis: pubic symphysis")),
+    (r"23_fundus_retinal", "fundus photography", ("optic cup", "optic disc")),
+    (r"24_endoscope_colon", "endoscopy", ("neoplastic polyp", "non-neoplastic polyp", "polyp")),
+    (r"25_dermoscopy_skin", "dermoscopy", ("melanoma",)),
+    (r"26_OCT_retinal", "OCT", ("edema: intraretinal cystoid fluid",)),
+)  # fmt: skip
+"""Expression for a picture's name, its modality, and "target in the mask's name: concept", or the name of both."""
 
 CARD = DatasetCard(
     name="BiomedParseData-Demo",
@@ -93,7 +51,7 @@ CARD = DatasetCard(
             image=rf"demo/(?P<case>{names})\.png",
             label=rf"demo_mask/(?P<case>{names})_(?P<part>[^/]+)\.png",
             modality=modality,
-            labels=ByFile({target.replace(" ", "+"): concept for target, concept in targets.items()}),
+            labels=ByFile({text.split(": ")[0].replace(" ", "+"): text.split(": ")[-1] for text in targets}),
         )
         for names, modality, targets in PICTURES
     ),

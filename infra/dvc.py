@@ -32,6 +32,7 @@ VERSIONED = [
     "dvc.lock",
     "sources",
     "recipes",
+    "cards",
     ".gitignore",
     ".dvcignore",
     ".dvc/config",

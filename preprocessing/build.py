@@ -90,7 +90,9 @@ def build_dataset(
         if path.name not in written:
             path.unlink()
     report = _report(job, source_kind, account, manifest, written, len(cases), tables.num_rows)
-    write_json(out / schema.CONCEPTS_FILE, {concept: ontology.describe(concept) for concept in card.concepts})
+    write_json(
+        out / schema.CONCEPTS_FILE, {concept: ontology.describe(concept, card.synonyms) for concept in card.concepts}
+    )
     write_text(out / schema.CARD_FILE, card_page(card, report, manifest, tables, account, out))
     write_json(out / schema.DATASET_FILE, report)
     return {**report, "reused_cases": reused}

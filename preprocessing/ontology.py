@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -27,23 +29,27 @@ def load() -> dict[str, dict[str, Any]]:
     return concepts
 
 
-def prompts(concept: str) -> list[str]:
-    """The canonical name first, then synonyms and plurals."""
-    return [concept, *_entry(concept).get("synonyms", [])]
+Synonyms = Mapping[str, Sequence[str]]  # a card's own words: concept -> more names for it
 
 
-def describe(concept: str) -> dict[str, Any]:
+def prompts(concept: str, own: Synonyms = MappingProxyType({})) -> list[str]:
+    """The canonical name first, then synonyms and plurals, then a card's own words."""
+    listed = [concept, *_entry(concept, own).get("synonyms", []), *own.get(concept, ())]
+    return list(dict.fromkeys(listed))
+
+
+def describe(concept: str, own: Synonyms = MappingProxyType({})) -> dict[str, Any]:
     """One value of `concepts.json`: {"prompts", "parent"} and "snomed" where it is known."""
-    entry = _entry(concept)
-    value: dict[str, Any] = {"prompts": prompts(concept), "parent": entry.get("parent")}
+    entry = _entry(concept, own)
+    value: dict[str, Any] = {"prompts": prompts(concept, own), "parent": entry.get("parent")}
     if entry.get("snomed"):
         value["snomed"] = str(entry["snomed"])
     return value
 
 
-def _entry(concept: str) -> dict[str, Any]:
+def _entry(concept: str, own: Synonyms) -> dict[str, Any]:
     concepts = load()
-    if concept not in concepts:
+    if concept not in concepts and concept not in own:
         msg = f"concept {concept!r} is not in preprocessing/ontology.yaml; add it with its synonyms"
         raise DataError(msg)
-    return concepts[concept]
+    return concepts.get(concept, {})

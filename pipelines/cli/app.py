@@ -40,6 +40,7 @@ def _root(
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 data.app.command("check")(data_cards.check)
+data.app.command("new-card")(data_cards.new_card)
 for question in (data_questions.diff, data_questions.leakage, data_questions.export):
     data.app.command(question.__name__)(question)
 app.add_typer(data.app, name="data")

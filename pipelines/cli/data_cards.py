@@ -1,4 +1,4 @@
-"""`segfoundry data check`: for whoever writes the card of a dataset."""
+"""`segfoundry data check|new-card`: for whoever writes the card of a dataset."""
 
 from __future__ import annotations
 
@@ -55,6 +55,40 @@ def check(
         write_text(target, page(found, pictures))
     document = {**found, "folder": str(folder), "overlays": str(target) if target else None}
     show(document, *_report(document))
+
+
+def new_card(
+    root: Annotated[Path, typer.Option("--root", metavar="DIR", help="The folder with the raw files.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the dataset; default: the folder's.")] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the card here; default: show it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at an unknown folder and propose a card: what is an image, what is its mask, what do its values mean.
+
+    Guesses are said in comments; what only you can know is marked TODO. Nothing is read twice, nothing ingested.
+    Example: `segfoundry data new-card --root /data/my-polyps --out my-polyps.yaml`
+    """
+    from infra.errors import UsageError
+    from infra.storage import write_text
+    from preprocessing.propose import propose
+
+    if not root.is_dir():
+        msg = f"--root: expected a folder with raw files, found none at {root}"
+        raise UsageError(msg)
+    if out is not None and out.exists():
+        msg = f"--out: expected a new file, found {out}. Nothing is overwritten"
+        raise UsageError(msg)
+    text = propose(root, name)
+    if out is None:
+        from rich.text import Text
+
+        show({"card": text}, Text(text))
+        return
+    write_text(out, text)
+    said = f"{out}: read its comments, set what is marked TODO, then: segfoundry data check --card {out} --root {root}"
+    show({"card": text, "file": str(out)}, said)
 
 
 def _chosen(name: str, card: Path | None, root: Path | None, option: Any) -> tuple[Any, dict[str, str], Path]:

@@ -75,7 +75,7 @@ def look(paths: Iterable[Path]) -> Seen:
         if _is_noisy_binary(pixels):
             seen.noisy = seen.noisy or len(np.unique(pixels)) > 2
             white = pixels if pixels.dtype == bool else pixels > 127
-            pixels = np.where(white, np.uint8(255), np.uint8(0))
+            pixels = white.astype(np.uint8) * np.uint8(255)
         values, counts = np.unique(pixels.astype(np.int64), return_counts=True)
         for value, count in zip(values.tolist(), counts.tolist(), strict=True):
             seen.values[value] = seen.values.get(value, 0) + count

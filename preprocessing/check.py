@@ -9,9 +9,10 @@ from typing import Any
 
 from infra.storage import digest_of, sha256_file
 from preprocessing import matches, ontology
-from preprocessing.cards import DatasetCard, RawCase, cases_of
+from preprocessing.cards import DatasetCard, RawCase, card_for, cases_of
 from preprocessing.expressions import compiled
 from preprocessing.harmonize.case import CaseItem, CaseResult, process
+from preprocessing.many import digest_of_shared, shares_files
 from preprocessing.pairing import files_below
 from preprocessing.quality import account, unclaimed_row
 
@@ -102,9 +103,10 @@ def _notices(card: DatasetCard, cases: list[RawCase], files: list[str], objects:
 
 
 def _item(card: DatasetCard, case: RawCase, root: Path, orientation: str) -> CaseItem:
-    digests = {file: sha256_file(root / file) for file in case.files}
+    digest = digest_of_shared if shares_files(case, card) else sha256_file
+    digests = {file: digest(root / file) for file in case.files}
     return CaseItem(
-        card=card,
+        card=card_for(card, case),
         case=case,
         root=str(root),
         sha256=digests,

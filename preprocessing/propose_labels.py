@@ -110,9 +110,9 @@ def clustered(colours: dict[tuple[int, int, int], int], tolerance: int) -> list[
     return kept
 
 
-def _packed(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
+def _packed(pixels: NDArray[np.uint8]) -> NDArray[Any]:
     wide = pixels.astype(np.uint32)
-    packed: NDArray[np.uint32] = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
+    packed: NDArray[Any] = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
     return packed
 
 

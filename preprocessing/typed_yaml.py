@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from infra.errors import UsageError
 from preprocessing.yaml_text import MappingNode, Node, ScalarNode, SequenceNode, describe, scalar
 
 BAD: Any = object()  # stands for a value that could not be read; its problem is in the list
@@ -95,7 +96,12 @@ class Reader:
             elif _required(each):
                 where = f"{key}.{each.name}" if key else each.name
                 given[each.name] = self.problem(node, where, "this key", "nothing", f"{cls.__name__} needs it")
-        return BAD if any(value is BAD for value in given.values()) else cls(**given)
+        if any(value is BAD for value in given.values()):
+            return BAD
+        try:
+            return cls(**given)
+        except (UsageError, ValueError) as wrong:  # what the class itself demands
+            return self.problem(node, key or cls.__name__, "values that go together", str(wrong))
 
     def _with_texts(self, node: Node, key: str, part: Part, convert: Converter) -> Any:
         """A text, or a mapping of texts to texts, with `part` of it converted."""

@@ -18,6 +18,7 @@ from preprocessing import ontology
 from preprocessing.cards import DatasetCard, Layout
 from preprocessing.expressions import MAX_LENGTH, compiled
 from preprocessing.patterns import Pattern, PatternError, ahead, translate
+from preprocessing.rules import Coco, Contours, Segments
 from preprocessing.typed_yaml import BAD, Converter, Part, Reader
 from preprocessing.yaml_text import MappingNode, Node, ScalarNode, SequenceNode, compose
 
@@ -25,9 +26,7 @@ SUFFIX = ".yaml"
 REGEX = "regex:"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED = ("train", "evaluate")  # the recipes of these steps lie beside those of the datasets
-FIELDS = ("case", "group", "split")
-# Rules whose files name their own cases, by the UIDs inside; patterns then need no {case}.
-SELF_NAMING = ("Segments", "Contours")
+FIELDS = ("case", "group", "split", "part", "set", "within")
 # What {split} says where the card has no `official_split`.
 SPLIT_WORDS: dict[str, Any] = {
     word: split
@@ -63,6 +62,7 @@ def read_card(path: Path) -> ReadCard:
     texts: dict[tuple[str, str], tuple[Part, Converter]] = {
         ("Layout", "image"): ("text", kinds.path),
         ("Layout", "label"): ("text", kinds.path),
+        ("Layout", "beside"): ("text", kinds.path),
         ("Layout", "readings"): ("values", kinds.path),
         ("DatasetCard", "not_data"): ("keys", kinds.path),
         ("DatasetCard", "group"): ("text", kinds.group),
@@ -195,7 +195,17 @@ def _split(card: DatasetCard) -> dict[str, Any]:
 
 def _paths(card: DatasetCard) -> Iterator[str]:
     for layout in card.layouts:
-        yield from (text for text in (layout.image, layout.label, *layout.readings.values()) if text)
+        yield from (text for text in (layout.image, layout.label, layout.beside, *layout.readings.values()) if text)
+
+
+def _nameless(card: DatasetCard) -> Iterator[str]:
+    """Expressions without {case} that need it: not those of files that name their cases inside."""
+    if any(isinstance(layout.labels or card.labels, Segments | Contours) for layout in card.layouts):
+        return
+    for layout in card.layouts:
+        inside = isinstance(layout.labels or card.labels, Coco)
+        listed = [layout.image, "" if inside else layout.label, layout.beside, *layout.readings.values()]
+        yield from (text for text in listed if text and "case" not in compiled(text).fields)
 
 
 def _judge(card: DatasetCard, reader: Reader, node: Node, kinds: _Expressions) -> None:
@@ -210,13 +220,10 @@ def _judge(card: DatasetCard, reader: Reader, node: Node, kinds: _Expressions) -
         wrong("modality", "modality", "a word such as CT, ultrasound, fundus photography", "nothing")
     if not card.layouts:
         wrong("layouts", "layouts", "at least one layout", "an empty list")
-    rules = [card.labels, *(layout.labels for layout in card.layouts if layout.labels)]
-    self_naming = any(type(rule).__name__ in SELF_NAMING for rule in rules)
-    for text in _paths(card):
-        if "case" not in compiled(text).fields and not self_naming:
-            written = kinds.written.get(text, text)
-            fix = "Put {case} where the name of the case stands, (?P<case>…) in a regular expression"
-            wrong(written, "layouts", "the field {case}", repr(written), fix)
+    for text in _nameless(card):
+        written = kinds.written.get(text, text)
+        fix = "Put {case} where the name of the case stands, (?P<case>…) in a regular expression"
+        wrong(written, "layouts", "the field {case}", repr(written), fix)
     _judge_words(card, wrong)
     _judge_numbers(card, wrong)
     if card.official is not None:
@@ -250,7 +257,7 @@ def _judge_words(card: DatasetCard, wrong: Any) -> None:
 
 
 _RANGES = {  # (class, field) -> least and most
-    ("ByValue", "tolerance"): (0, 32767), ("ByColour", "tolerance"): (0, 127),
+    ("ByValue", "tolerance"): (0, 32767), ("ByColour", "tolerance"): (0, 255),
     ("Binary", "threshold"): (0, 254), ("Binary", "max_between"): (0, 1),
 }  # fmt: skip
 

@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,26 +14,15 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from infra.storage import sha256_file
-from preprocessing.cards import DatasetCard, InstanceIds, RawCase, Segments
-from preprocessing.harmonize import geometry, intensity, payload, slices
-from preprocessing.harmonize.labels import Mask, Masks, by_segment, dice, masks_of
-from preprocessing.readers import DECODER_ERRORS, dicom, kind_of, nifti_family, raster, unreadable
+from preprocessing.harmonize import geometry, intensity, slices, unions, volume
+from preprocessing.harmonize.flat import flat_case
+from preprocessing.harmonize.item import CaseItem, case_columns, merge, reading, searched
+from preprocessing.harmonize.labels import Masks
+from preprocessing.many import digest_of_shared, shares_files
+from preprocessing.readers import DECODER_ERRORS, dicom, nifti_family, stacks, unreadable
+from preprocessing.readers.sniff import kind_at
 
-
-@dataclass(frozen=True)
-class CaseItem:
-    """Everything that one case needs, wherever it runs. `sha256`: file -> digest in the inventory."""
-
-    card: DatasetCard
-    case: RawCase
-    root: str
-    sha256: dict[str, str]
-    orientation: str
-    min_object_area_px: int
-    shown_id: str  # case id and file names as they are written: pseudonyms where the dataset is not public
-    shown_files: dict[str, str]
-    recipe: str = ""
-    key: str = ""
+__all__ = ["CaseItem", "CaseResult", "process"]
 
 
 @dataclass
@@ -56,13 +42,14 @@ def process(item: CaseItem) -> CaseResult:
     result = CaseResult(item.shown_id, item.key)
     for file in item.case.files:
         path = Path(item.root) / file
-        if not path.is_file() or sha256_file(path) != item.sha256.get(file):
+        digest = digest_of_shared if shares_files(item.case, item.card) else sha256_file
+        if not path.is_file() or digest(path) != item.sha256.get(file):
             result.changed = file
             return result
     try:
         _check_complete(item)
-        if kind_of(item.case.images[0]) == "raster":
-            result.rows, result.columns = _flat(item)
+        if _is_flat(item):
+            result.rows, result.columns = flat_case(item)
         else:
             result.rows, result.columns = _volume(item)
     except CaseError as error:
@@ -90,184 +77,76 @@ def _refusal(item: CaseItem, error: CaseError) -> dict[str, str]:
     }
 
 
-@contextmanager
-def _reading(file: str) -> Iterator[None]:
-    """Name the file in a CaseError that knows none."""
-    try:
-        yield
-    except CaseError as error:
-        error.file = error.file or file
-        raise
-
-
 def _check_complete(item: CaseItem) -> None:
     case = item.case
     if not case.images:
         raise CaseError("image_missing", "an image for the label", "no image of this name", file=case.labels[0])
     if not case.labels:
         raise CaseError("label_missing", "a label for the image", "no label of this name", file=case.images[0])
-    if kind_of(case.images[0]) != "dicom" and len(case.images) > 1:
+    if len(case.images) > 1 and kind_at(item.path(case.images[0])) != "dicom":
         raise CaseError("image_count", "one image", f"{len(case.images)} images", file=case.images[1])
 
 
-def _flat(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A 2D picture: one sample."""
-    card, case = item.card, item.case
-    root, file = Path(item.root), case.images[0]
-    with _reading(file):
-        picture = raster.read_image(root / file)
-        pixels, record = intensity.to_8bit(picture.pixels, card.intensity)
-        jpeg = None
-        if picture.is_plain_jpeg and card.intensity.rule == "as_is":
-            jpeg = payload.strip_jpeg((root / file).read_bytes())
-        if jpeg is None:
-            pixels = raster.grey_if_equal(pixels)
-    shape = (int(pixels.shape[0]), int(pixels.shape[1]))
-    masks, objects = _flat_objects(item, shape)
-    others = {name: _merge([_flat_masks(item, part, shape) for part in files]) for name, files in case.readings}
-    row = slices.sample_row(
-        sample_id=f"{card.name}/{item.shown_id}",
-        pixels=pixels,
-        objects=objects,
-        absent=sorted(_searched(card, masks) - {item["concept"] for item in objects}),
-        jpeg=jpeg,
-    )
-    return [row], {**geometry.flat_columns(*shape), **_columns(record, masks, others, 1)}
-
-
-def _flat_objects(item: CaseItem, shape: tuple[int, int]) -> tuple[Masks, list[slices.Object]]:
-    """Masks by concept and objects by instance of all label pictures of a case."""
-    how = item.case.instances or item.card.instances
-    rule = item.case.rule or item.card.labels
-    read = [_flat_masks(item, file, shape) for file in item.case.labels]
-    masks = _merge(read)
-    objects: list[slices.Object] = []
-    for concept in sorted(masks):
-        if how == "files":
-            parts = [found[concept] for found in read if concept in found]
-        elif how == "values" and isinstance(rule, InstanceIds):
-            labels = [raster.read_label(Path(item.root) / file) for file in item.case.labels]
-            parts = [part for label in labels for part in slices.by_number(label)]
-        elif masks[concept].any():
-            parts = slices.split_instances(masks[concept], how, item.min_object_area_px)
-        else:
-            parts = []
-        objects += slices.objects_of(concept, parts)
-    return masks, objects
-
-
-def _flat_masks(item: CaseItem, file: str, shape: tuple[int, int]) -> Masks:
-    with _reading(file):
-        label = raster.read_label(Path(item.root) / file)
-        if label.shape[:2] != shape:
-            raise CaseError(
-                "mask_size",
-                expected=f"{shape[1]} x {shape[0]} pixels (width x height), as the image",
-                found=f"{label.shape[1]} x {label.shape[0]}",
-                fix="Find the mask that was drawn on this image",
-            )
-        return masks_of(label, item.case.rule or item.card.labels)
+def _is_flat(item: CaseItem) -> bool:
+    """Whether a case is a picture: a raster file, an array without a z axis, or a DICOM image that has no place."""
+    file = item.case.images[0]
+    path = item.path(file)
+    with reading(file):
+        kind = kind_at(path)
+        if kind == "dicom":
+            return len(item.case.images) == 1 and dicom.is_picture(path)
+        return kind in ("raster", "array") and not stacks.is_volume(path, item.case.layout)
 
 
 def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A volume: one sample for every slice across the axis of coarsest spacing, empty slices too."""
+    """A volume: one sample for every slice across the card's axes, empty slices too."""
     card, case, root = item.card, item.case, Path(item.root)
-    with _reading(case.images[0]):
-        uids: list[str] = []
-        if kind_of(case.images[0]) == "dicom":
-            original, uids = dicom.read_series([root / file for file in case.images])
-        else:
-            original = nifti_family.read_volume(root / case.images[0])
-        image = geometry.orient(original, item.orientation)
-        voxels, record = intensity.to_8bit(nifti_family.array_of(image), card.intensity)
-    masks = _merge([_volume_masks(item, file, original, image, uids) for file in case.labels])
-    others = {
-        name: _merge([_volume_masks(item, file, original, image, uids) for file in files])
-        for name, files in case.readings
+    with reading(case.images[0]):
+        read = volume.read([root / file for file in case.images], card, item.orientation)
+        voxels, record = intensity.to_8bit(
+            nifti_family.array_of(read.harmonized), card.intensity, inverted=read.inverted, voi=read.voi
+        )
+    masks = merge([_volume_masks(item, file, read) for file in case.labels])
+    others = {name: merge([_volume_masks(item, file, read) for file in files]) for name, files in case.readings}
+    rows = _cut(item, voxels, volume.regridded(masks, read), read.harmonized.GetSpacing(), read)
+    axes = volume.axes_of(card, read.harmonized)
+    record = {**record, "axis": axes[0], **({"axes": list(axes)} if len(axes) > 1 else {})}
+    return rows, {
+        **geometry.grid_columns(read.original, read.harmonized),
+        **case_columns(record, masks, others, len(rows)),
     }
-    axis = geometry.slicing_axis(image.GetSpacing())
-    rows = _cut(item, voxels, masks, axis, geometry.in_plane(image.GetSpacing(), axis))
-    record = {**record, "axis": axis}
-    return rows, {**geometry.grid_columns(original, image), **_columns(record, masks, others, len(rows))}
 
 
 def _cut(
-    item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, axis: str, spacing: tuple[float, float]
+    item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, spacing: tuple[float, ...], read: volume.Volume
 ) -> list[dict[str, Any]]:
-    where = "zyx".index(axis)
-    planes: dict[str, NDArray[np.bool_]] = {concept: np.moveaxis(mask, where, 0) for concept, mask in masks.items()}
-    marked: dict[str, Mask] = {concept: np.asarray(plane.any(axis=(1, 2))) for concept, plane in planes.items()}
     how = item.case.instances or item.card.instances
-    searched = _searched(item.card, masks)
+    looked_for = searched(item.card, masks)
     rows = []
-    for index, pixels in enumerate(np.moveaxis(voxels, where, 0)):
-        on_slice = {concept: plane[index] for concept, plane in planes.items() if marked[concept][index]}
-        objects: list[slices.Object] = []
-        for concept in sorted(on_slice):
-            parts = slices.split_instances(on_slice[concept], how, item.min_object_area_px)
-            objects += slices.objects_of(concept, parts)
-        rows.append(
-            slices.sample_row(
-                sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
-                pixels=pixels,
-                objects=objects,
-                absent=sorted(searched - set(on_slice)),
-                axis=axis,
-                slice_index=index,
-                spacing_mm_yx=spacing,
+    for axis in volume.axes_of(item.card, read.harmonized):
+        for index, pixels, on_slice in volume.planes(voxels, masks, axis):
+            objects: list[slices.Object] = []
+            for concept in sorted(on_slice):
+                parts = slices.split_instances(on_slice[concept], how, item.min_object_area_px)
+                objects += slices.objects_of(concept, parts)
+            shape = (int(pixels.shape[0]), int(pixels.shape[1]))
+            objects, absent = unions.extend(objects, sorted(looked_for - set(on_slice)), item.card.unions, shape)
+            rows.append(
+                slices.sample_row(
+                    sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
+                    pixels=pixels,
+                    objects=objects,
+                    absent=absent,
+                    axis=axis,
+                    slice_index=index,
+                    spacing_mm_yx=geometry.in_plane(spacing, axis),
+                )
             )
-        )
     return rows
 
 
-def _volume_masks(item: CaseItem, file: str, original: Any, image: Any, uids: list[str]) -> Masks:
-    """Masks (z, y, x) of one label file on the harmonized grid."""
+def _volume_masks(item: CaseItem, file: str, read: volume.Volume) -> Masks:
+    """Masks (z, y, x) of one label file on the oriented grid of a volume."""
     rule = item.case.rule or item.card.labels
-    path = Path(item.root) / file
-    with _reading(file):
-        if isinstance(rule, Segments):
-            x, y, z = original.GetSize()
-            found = by_segment(dicom.read_segments(path, uids, (z, y, x)), rule)
-            return {
-                concept: _like(mask.astype(np.uint8), original, item.orientation) for concept, mask in found.items()
-            }
-        label = geometry.orient(nifti_family.read_volume(path), item.orientation)
-        geometry.check_same_grid(image, label)
-        return masks_of(nifti_family.array_of(label), rule)
-
-
-def _like(mask: NDArray[np.uint8], original: Any, orientation: str) -> NDArray[np.bool_]:
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(mask)
-    image.CopyInformation(original)
-    return nifti_family.array_of(geometry.orient(image, orientation)).astype(bool)
-
-
-def _merge(read: list[Masks]) -> Masks:
-    """Unite masks of several files by concept."""
-    merged: Masks = {}
-    for masks in read:
-        for concept, mask in masks.items():
-            merged[concept] = merged[concept] | mask if concept in merged else mask
-    return merged
-
-
-def _searched(card: DatasetCard, masks: Masks) -> set[str]:
-    """Concepts that were searched for in all of a case: the card's, and those that its truth marks anywhere."""
-    return set(card.searched) | {concept for concept, mask in masks.items() if mask.any()}
-
-
-def _columns(record: dict[str, Any], masks: Masks, others: dict[str, Masks], samples: int) -> dict[str, Any]:
-    """The columns of `CASES_SCHEMA` that are not geometry. Counts are voxels on the original grid."""
-    voxels = {concept: int(np.count_nonzero(mask)) for concept, mask in sorted(masks.items())}
-    agreement = {
-        name: {concept: dice(mask, masks[concept]) for concept, mask in sorted(found.items()) if concept in masks}
-        for name, found in others.items()
-    }
-    return {
-        "intensity": json.dumps(record, sort_keys=True),
-        "source_voxels": json.dumps(voxels, sort_keys=True),
-        "agreement": json.dumps(agreement, sort_keys=True) if agreement else None,
-        "samples": samples,
-    }
+    with reading(file):
+        return volume.label_masks(item.path(file), rule, read, item.orientation, item.card.frame, item.part(file))

@@ -71,8 +71,8 @@ def test_every_built_in_card_can_be_said_in_yaml(name: str, tmp_path: Path) -> N
     said = kinds(card, plain)
     assert isinstance(said, dict)
     for layout in said["layouts"]:
-        layout["image"] = f"regex:{layout['image']}"
-        layout["label"] = f"regex:{layout['label']}" if layout["label"] else None
+        for key in ("image", "label", "beside"):
+            layout[key] = f"regex:{layout[key]}" if layout[key] else None
         layout["readings"] = {key: f"regex:{text}" for key, text in layout["readings"].items()}
         for key in [key for key, value in layout.items() if value is None]:
             del layout[key]
@@ -92,7 +92,7 @@ MISTAKES = [  # (old, new, words of the message); + adds a line below
     ("modality: endoscopy\n", "", "modality: expected this key, found nothing"),
     ("redistribution: no", "redistribution: false", "expected one of yes, no, unknown, found the truth value false"),
     ("kind: Binary, ", "", "labels.kind: expected one of ByValue, ByColour, Binary"),
-    ("kind: Binary", "kind: Binery", "found 'Binery'. Did you mean Binary?"),
+    ("kind: Binary", "kind: Binery", "found 'Binery'. Did you mean Binary"),
     ("concept: polyp", "concept: polyp, threshold: high", "labels.threshold: expected a whole number"),
     ("concept: polyp", "concept: polyp, threshold: 300", "Binary.threshold: expected a number from 0 to 254"),
     ("concept: polyp", "concept: Polyp", "expected a concept in plain lower-case words, found 'Polyp'"),

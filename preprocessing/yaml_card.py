@@ -24,6 +24,7 @@ from preprocessing.yaml_text import MappingNode, Node, ScalarNode, SequenceNode,
 
 SUFFIX = ".yaml"
 REGEX = "regex:"
+LONGEST_NAME = 255
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED = ("train", "evaluate")  # the recipes of these steps lie beside those of the datasets
 FIELDS = ("case", "group", "split", "part", "set", "within")
@@ -158,6 +159,9 @@ class _Expressions:
 def _regular(reader: Reader, text: str, node: Node, key: str) -> Any:
     if len(text) > MAX_LENGTH:
         return reader.problem(node, key, f"an expression of at most {MAX_LENGTH} characters", str(len(text)))
+    counts = [int(number) for pair in re.findall(r"\{([0-9]*),?([0-9]*)\}", text) for number in pair if number]
+    if max(counts, default=0) > LONGEST_NAME:
+        return reader.problem(node, key, f"repeats of at most {LONGEST_NAME}", repr(text[:80]), "Names are no longer")
     try:
         compiled(text)
     except (re.error, RecursionError, OverflowError, MemoryError, ValueError) as wrong:

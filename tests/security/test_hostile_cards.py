@@ -42,7 +42,7 @@ SLOW = [
     (r"(?P<case>([a-zA-Z]+)*)1", "a" * 200),
     (r"(?P<case>(a?){60}a{60})b", "a" * 100),
     (r"(?P<case>^(([a-z])+.)+[A-Z]([a-z])+$)", "a" * 200),
-    (r"(?P<case>(a{1,60000}){1,60000})b", "a" * 200),
+    (r"(?P<case>(a{1,255}){1,255})b", "a" * 100),
     (r"(?P<case>.*.*.*.*.*.*.*.*.*.*)!", "a" * 250),
 ]
 
@@ -91,6 +91,7 @@ BOMBS = {
     "many": "a: [" + "1," * 30_000 + "]\n",
     "number": "name: " + "9" * 100_000 + "\n",
     "binary": "name: \x00\x01\n",
+    "huge repeat": CARD.replace("IMAGE", "'regex:(?P<case>(a{1,60000}){1,60000})'"),
     "deep groups": CARD.replace("IMAGE", "'regex:" + "(" * 900 + "a" + ")" * 900 + "'"),
     "long expression": CARD.replace("IMAGE", "'regex:(?P<case>" + "a" * 5000 + ")'"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
 import zlib
@@ -78,6 +79,7 @@ def decoding(path: Path, what: str) -> Iterator[None]:
 def unreadable(error: Exception, path: Path, what: str) -> CaseError:
     """The refusal of what a decoder stumbled over, in the decoder's words but without the machine's folders."""
     text = " ".join(str(error).split()).replace(str(path), path.name).replace(str(path.parent) + "/", "")
+    text = re.sub(r"\(?0x[0-9a-fA-F]{6,}\)?", "", text)  # an address in memory: another one on every run
     return CaseError(
         "unreadable",
         expected=f"{what} that decodes to the end",

@@ -33,6 +33,7 @@ VERSIONED = [
     "sources",
     "recipes",
     "withdrawn.jsonl",
+    "cards",
     ".gitignore",
     ".dvcignore",
     ".dvc/config",

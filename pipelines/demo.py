@@ -36,7 +36,7 @@ def run(
     settings = load_settings()
     params = base_params(root)
     if datasets is not None:
-        params["datasets"] = [plan.known_dataset(name) for name in datasets]
+        params["datasets"] = [plan.known_dataset(name, Workspace(root).cards) for name in datasets]
     elif phantoms:
         params["datasets"] = plan.project_params()["datasets"]
     if steps is not None:
@@ -46,7 +46,9 @@ def run(
     with RunLock(state, "demo"):
         clean_up(Workspace(root))
         with events.phase("sources"):
-            roots = plan.locate_datasets(params["datasets"], state, settings, with_phantoms=phantoms)
+            roots = plan.locate_datasets(
+                params["datasets"], state, settings, with_phantoms=phantoms, workspace=Workspace(root)
+            )
             workspace = Workspace.prepare(root, {**params, "datasets": list(roots)})
             plan.write_plan(workspace, roots, settings)
             plan.forget_unlisted(workspace, roots)

@@ -15,7 +15,7 @@ from infra.compute import ray_map, ray_session
 from infra.dvc import INGEST_PREFIX
 from infra.errors import DataError, UsageError
 from infra.settings import load_settings
-from infra.storage import read_json
+from infra.storage import digest_of, read_json
 from pipelines import events
 from pipelines.workspace import Workspace, pseudonym_key
 
@@ -25,17 +25,20 @@ Summary = dict[str, Any]
 def ingest(workspace: Workspace, dataset: str) -> Summary:
     """Build `data/<dataset>` from its raw files; returns its `dataset.json`."""
     from preprocessing.build import build_dataset
-    from preprocessing.cards import load_card
     from preprocessing.sources import read_inventory
 
-    card = load_card(dataset)
+    card = workspace.card(dataset)
     inventory = workspace.inventory(card.name)
     if not inventory.is_file():
         msg = f"{inventory}: no inventory of {card.name}. Run: segfoundry data fetch {card.name}"
         raise UsageError(msg)
     record = workspace.root_of(card.name)
-    settings = load_settings()
     recipe = read_json(workspace.recipe(card.name))  # a dependency of the stage; `roots.json` is none
+    if digest_of(recipe["card"]) != digest_of(card.resolved()):
+        # dvc.lock would say that the recipe file made what another card made
+        msg = f"{card.name}: its card changed after the scan. Run: segfoundry data fetch {card.name}"
+        raise UsageError(msg)
+    settings = load_settings()
     return build_dataset(
         card,
         Path(record["path"]),

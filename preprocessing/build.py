@@ -97,7 +97,8 @@ def build_dataset(
             path.unlink()
     report = _report(job, source_kind, account, manifest, written, len(cases), tables.num_rows)
     write_json(
-        out / schema.CONCEPTS_FILE, {concept: ontology.describe(concept, card.modality) for concept in card.concepts}
+        out / schema.CONCEPTS_FILE,
+        {concept: ontology.describe(concept, card.modality, card.synonyms) for concept in card.concepts},
     )
     write_text(out / schema.CARD_FILE, card_page(card, report, manifest, tables, account, out))
     write_json(out / schema.DATASET_FILE, report)

@@ -79,7 +79,7 @@ def _by_concept(card: DatasetCard, manifest: pa.Table) -> list[dict[str, Any]]:
     return [
         {
             "name": concept,
-            "prompts": ontology.prompts(concept),
+            "prompts": ontology.prompts(concept, card.synonyms),
             "objects": objects[concept],
             "absent": absent[concept],
             **{split: present[concept, split] for split in schema.SPLITS},

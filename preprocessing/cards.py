@@ -117,10 +117,11 @@ class Layout:
     """Where files lie: regular expressions for whole paths relative to the dataset's root, `/` between folders.
 
     Files with equal `(?P<case>…)` make one case: several images are the slices of one DICOM series,
-    several labels are the parts of one truth. `(?P<split>…)` is looked up in the card's
-    `official_split`; `(?P<part>…)` of a label says which structure the file holds (`ByFile`,
-    `Polygons`); `(?P<set>…)` says which images a `Coco` file is about. An empty `label` means that this
-    layout brings images without labels, or, with `label_key`, that image and label are in one file.
+    several labels are the parts of one truth. `(?P<group>…)` is the leakage unit and becomes part of the
+    case's name. `(?P<split>…)` is looked up in the card's `official_split`; `(?P<part>…)` of a label says
+    which structure the file holds (`ByFile`, `Polygons`); `(?P<set>…)` says which images a `Coco` file is
+    about. An empty `label` means that this layout brings images without labels, or, with `label_key`, that
+    image and label are in one file.
 
     Arrays (NPY, NPZ, HDF5, MAT) and multi-page TIFF:
 
@@ -204,6 +205,7 @@ class DatasetCard:
     frame: int | None = None  # counted from 0; None: a file of several frames is refused
     evaluation_only: bool = False  # an external test set: training on it is an error
     unions: tuple[str, ...] = ()  # concepts of the ontology that are made of this card's: see preprocessing.ontology
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # concept -> words beside the ontology's
 
     @property
     def domain(self) -> str:
@@ -275,31 +277,52 @@ def _modules() -> dict[str, Any]:
     return found
 
 
-def all_cards() -> dict[str, DatasetCard]:
-    """Every card of `preprocessing/datasets/`, by name."""
-    return {name: module.CARD for name, module in _modules().items()}
+def all_cards(folder: Path | None = None) -> dict[str, DatasetCard]:
+    """Every card of `preprocessing/datasets/`, and those that a workspace keeps as YAML in `folder`, by name."""
+    from preprocessing.yaml_card import from_folder, yaml_cards
+
+    own = {name: module.CARD for name, module in _modules().items()}
+    return own | {name: from_folder(path) for name, path in yaml_cards(folder).items()}
 
 
-def load_card(name: str) -> DatasetCard:
-    """The card of a dataset, in any case of letters; UsageError names near matches otherwise."""
-    cards = all_cards()
-    by_lower = {known.lower(): card for known, card in cards.items()}
-    if name.lower() in by_lower:
-        return by_lower[name.lower()]
-    near = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.5)
-    hint = f"Did you mean {', '.join(by_lower[item].name for item in near)}? " if near else ""
-    msg = f"no dataset is named {name!r}. {hint}Known: {', '.join(sorted(cards))}"
+def load_card(name: str, folder: Path | None = None) -> DatasetCard:
+    """The card of a dataset, in any case of letters; UsageError names near matches otherwise.
+
+    `folder` holds the YAML cards of a workspace; only the one that is asked for is read.
+    """
+    from preprocessing.yaml_card import from_folder, yaml_cards
+
+    cards = {known.lower(): module.CARD for known, module in _modules().items()}
+    files = {known.lower(): path for known, path in yaml_cards(folder).items()}
+    wanted = name.lower()
+    if wanted in cards and wanted in files:
+        msg = f"{files[wanted]}: name: expected a name of its own, found that of a built-in card. Choose another name"
+        raise UsageError(msg)
+    if wanted in files:
+        return from_folder(files[wanted])
+    if wanted in cards:
+        built_in: DatasetCard = cards[wanted]
+        return built_in
+    names = {**{key: card.name for key, card in cards.items()}, **{key: path.stem for key, path in files.items()}}
+    near = difflib.get_close_matches(wanted, list(names), n=3, cutoff=0.5)
+    hint = f"Did you mean {', '.join(names[item] for item in near)}? " if near else ""
+    msg = f"no dataset is named {name!r}. {hint}Known: {', '.join(sorted(names.values()))}"
     raise UsageError(msg)
 
 
 def cases_of(card: DatasetCard) -> Cases:
-    """The function that finds this card's cases below a folder; for a card of no file, its layouts alone."""
-    from preprocessing.pairing import find_cases
-
+    """The function that finds this card's cases below a folder; for a card of no module, by the kind of its rules."""
     module = _modules().get(card.name)
     if module is not None and card == module.CARD:
         function: Cases = module.cases
         return function
+    rules = (card.labels, *(layout.labels for layout in card.layouts))
+    if any(isinstance(rule, Segments | Contours) for rule in rules):
+        from preprocessing.readers.dicom import find_dicom_cases
+
+        return lambda root: find_dicom_cases(card, root)
+    from preprocessing.pairing import find_cases
+
     return lambda root: find_cases(card, root)
 
 

@@ -17,9 +17,10 @@ mask may hold more than those of its children, so nothing is derived from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -44,19 +45,24 @@ def load() -> dict[str, dict[str, Any]]:
     return concepts
 
 
-def prompts(concept: str) -> list[str]:
-    """The canonical name first, then synonyms and plurals: what may be said about an image of any modality."""
-    entry = _entry(concept)
-    return [concept, *entry.get("synonyms", []), *([entry["plural"]] if "plural" in entry else [])]
+Synonyms = Mapping[str, Sequence[str]]  # a card's own words: concept -> more names for it
+NO_WORDS: Synonyms = MappingProxyType({})
 
 
-def describe(concept: str, modality: str = "") -> dict[str, Any]:
+def prompts(concept: str, own: Synonyms = NO_WORDS) -> list[str]:
+    """The canonical name, then synonyms and plurals, then a card's own words: what fits images of any modality."""
+    entry = _entry(concept, own)
+    listed = [concept, *entry.get("synonyms", []), *([entry["plural"]] if "plural" in entry else [])]
+    return list(dict.fromkeys([*listed, *own.get(concept, ())]))
+
+
+def describe(concept: str, modality: str = "", own: Synonyms = NO_WORDS) -> dict[str, Any]:
     """One value of `concepts.json`: {"prompts", "parent"}; where known "snomed", "snomed_laterality", "wording".
 
-    "wording" are texts that only images of `modality` should be asked with.
+    "wording" are texts that only images of `modality` should be asked with. `own` are a card's own words.
     """
-    entry = _entry(concept)
-    value: dict[str, Any] = {"prompts": prompts(concept), "parent": entry.get("parent")}
+    entry = _entry(concept, own)
+    value: dict[str, Any] = {"prompts": prompts(concept, own), "parent": entry.get("parent")}
     if entry.get("snomed"):
         value["snomed"] = str(entry["snomed"])
     if entry.get("side"):
@@ -87,12 +93,12 @@ def ordered_unions(unions: Iterable[str]) -> tuple[str, ...]:
     return tuple(placed)
 
 
-def _entry(concept: str) -> dict[str, Any]:
+def _entry(concept: str, own: Synonyms = NO_WORDS) -> dict[str, Any]:
     concepts = load()
-    if concept not in concepts:
+    if concept not in concepts and concept not in own:
         msg = f"concept {concept!r} is not in preprocessing/ontology.yaml; add it with its synonyms"
         raise DataError(msg)
-    return concepts[concept]
+    return concepts.get(concept, {})
 
 
 def _texts(name: str, entry: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from infra.errors import DataError
 from preprocessing.cards import Coco, DatasetCard, Layout, RawCase, SplitHint
+from preprocessing.expressions import Expression, compiled
 
 # What unpackers and desktops leave behind, and what every dataset may carry beside its data.
 COMMON_NOT_DATA = {
@@ -29,18 +30,28 @@ class _Found:
     beside: list[str] = field(default_factory=list)
     set: str = ""
     split: SplitHint = ""
+    group: str = ""
 
 
 def files_below(root: Path) -> list[str]:
-    """Every file below `root`, relative, posix, sorted; DataError where the folder is missing."""
+    """Every file below `root`, relative, posix, sorted; DataError where the folder is missing.
+
+    As in the inventory, a link counts where it leads to a file inside `root`: nothing else is read through it.
+    """
     if not root.is_dir():
         msg = f"the dataset's folder is missing: expected a folder at {root}"
         raise DataError(msg)
-    found = []
-    for folder, folders, names in os.walk(root, followlinks=True):
+    found, inside = [], root.resolve()
+    for folder, folders, names in os.walk(root):
         folders.sort()
         prefix = Path(folder).relative_to(root).as_posix()
-        found += [name if prefix == "." else f"{prefix}/{name}" for name in names]
+        for name in names:
+            path = Path(folder, name)
+            if path.is_symlink():
+                goal = path.resolve()
+                if not goal.is_relative_to(inside) or not goal.is_file():
+                    continue
+            found.append(name if prefix == "." else f"{prefix}/{name}")
     return sorted(found)
 
 
@@ -63,13 +74,13 @@ def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:
     found: dict[str, _Found] = {}
     shared: dict[tuple[int, str], list[str]] = {}  # (layout, set) -> COCO files
     patterns = [(layout, _compiled(layout)) for layout in card.layouts]
-    excluded = [re.compile(pattern) for pattern in {**card.not_data, **COMMON_NOT_DATA}]
+    excluded = [compiled(pattern) for pattern in {**card.not_data, **COMMON_NOT_DATA}]
     for file in files:
         if any(pattern.fullmatch(file) for pattern in excluded):
             continue
         for number, (layout, expressions) in enumerate(patterns):
             if isinstance(layout.labels or card.labels, Coco) and layout.label:
-                match = re.fullmatch(layout.label, file)
+                match = compiled(layout.label).fullmatch(file)
                 if match is not None:
                     shared.setdefault((number, match.groupdict().get("set") or ""), []).append(file)
                     break
@@ -118,28 +129,28 @@ def clean_id(text: str) -> str:
 
 def group_of(card: DatasetCard, case_id: str) -> str:
     """The leakage unit of a case: group 1 of the card's expression, else the case itself."""
-    match = re.search(card.group, case_id) if card.group else None
-    return match.group(1) if match else case_id
+    match = compiled(card.group).search(case_id) if card.group else None
+    return str(match.group(1)) if match else case_id
 
 
 def why_not_data(card: DatasetCard, file: str) -> str | None:
     """Why a file is no data by the card or by common sense, or None."""
     for pattern, why in {**card.not_data, **COMMON_NOT_DATA}.items():
-        if re.fullmatch(pattern, file):
+        if compiled(pattern).fullmatch(file):
             return why
     return None
 
 
-def _compiled(layout: Layout) -> list[tuple[str, re.Pattern[str]]]:
+def _compiled(layout: Layout) -> list[tuple[str, Expression]]:
     listed = [("image", layout.image), ("label", layout.label), ("beside", layout.beside), *layout.readings.items()]
-    return [(name, re.compile(pattern)) for name, pattern in listed if pattern]
+    return [(name, compiled(pattern)) for name, pattern in listed if pattern]
 
 
 def _claim(
     card: DatasetCard,
     found: dict[str, _Found],
     layout: Layout,
-    expressions: list[tuple[str, re.Pattern[str]]],
+    expressions: list[tuple[str, Expression]],
     file: str,
 ) -> bool:
     for name, pattern in expressions:
@@ -147,8 +158,9 @@ def _claim(
         if match is None:
             continue
         named = match.groupdict()
-        key = f"{named['within']}/{match['case']}" if named.get("within") else match["case"]
-        item = found.setdefault(key, _Found(layout))
+        group = named.get("group") or ""
+        within = named.get("within") or group  # patient 1's image 1 is not patient 2's
+        item = found.setdefault(f"{within}/{match['case']}" if within else match["case"], _Found(layout, group=group))
         if name != "image" and named.get("part"):
             item.parts[file] = named["part"].lower()
         item.set = named.get("set") or item.set
@@ -170,7 +182,7 @@ def _case(card: DatasetCard, key: str, item: _Found) -> RawCase:
     case_id = clean_id(key)
     return RawCase(
         case_id=case_id,
-        group=group_of(card, case_id),
+        group=item.group or group_of(card, case_id),
         images=tuple(item.images),
         labels=tuple(item.labels or (item.images if item.layout.label_key and not item.layout.label else ())),
         readings=tuple((name, tuple(files)) for name, files in sorted(item.readings.items())),

@@ -28,7 +28,7 @@ def recipe_file(card: DatasetCard) -> dict[str, Any]:
     return {
         "dataset": card.name,
         "card": card.resolved(),
-        "concepts": {concept: ontology.describe(concept, card.modality) for concept in card.concepts},
+        "concepts": {concept: ontology.describe(concept, card.modality, card.synonyms) for concept in card.concepts},
         "unions": {union: ontology.parts_of(union) for union in card.unions},
         "row_code_sha256": row_code,
         "code_sha256": digest_of([row_code, _digest(_matching(_BUILD_CODE))]),

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import audit, data, data_questions, demo, doctor, flow, model, stack, stage, training, withdraw
+from pipelines.cli import (
+    audit,
+    data,
+    data_cards,
+    data_questions,
+    demo,
+    doctor,
+    flow,
+    model,
+    stack,
+    stage,
+    training,
+    withdraw,
+)
 
 app = typer.Typer(
     name="segfoundry",
@@ -39,7 +52,9 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
-for question in (data_questions.check, data_questions.diff, data_questions.leakage, data_questions.export):
+data.app.command("check")(data_cards.check)
+data.app.command("new-card")(data_cards.new_card)
+for question in (data_questions.diff, data_questions.leakage, data_questions.export):
     data.app.command(question.__name__)(question)
 app.add_typer(data.app, name="data")
 app.command("train")(training.train)

@@ -97,7 +97,7 @@ def data(
     from pipelines.plan import known_dataset
 
     place, _ = _open(workspace)
-    names = [known_dataset(dataset)] if dataset else place.params().datasets
+    names = [known_dataset(dataset, place.cards)] if dataset else place.params().datasets
     found = [verify.dataset(place, name) for name in names]
     if not all(one["ok"] for one in found):
         found_failure()

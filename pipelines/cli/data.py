@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.cli.data_cards import CardOption, RootOption
 from pipelines.cli.output import JsonOption, WorkspaceOption, show, table
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list, fetch, check, ingest, describe, compare, export.")
@@ -41,7 +42,7 @@ def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
     place = Workspace(_root(workspace))
     roots = place.roots()
     rows = []
-    for card in all_cards().values():
+    for card in all_cards(place.cards).values():
         complete = (place.data / card.name / "dataset.json").is_file()
         built = read_dataset_file(place.data / card.name) if complete else {}
         rows.append(
@@ -61,17 +62,24 @@ def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
 
 
 @app.command()
-def fetch(names: NamesArgument = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def fetch(
+    names: NamesArgument = None,
+    card: CardOption = None,
+    root: RootOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Find raw files (mirror, else official address), hash them, and write what the ingest stage depends on.
 
-    Makes the workspace where there is none. After it, `dvc repro` by hand works too.
+    Makes the workspace where there is none. After it, `dvc repro` by hand works too. A --card becomes the
+    workspace's own, `cards/NAME.yaml`, under git; a --root is remembered on this machine.
     Example: `segfoundry data fetch BUSI Kvasir-SEG`
     """
     from pipelines import manual
     from pipelines.cli.progress import following
 
     with following():
-        place, roots = manual.fetch(_root(workspace), names or [])
+        place, roots = manual.fetch(_root(workspace), names or [], card=card, folder=root)
     rows = [[name, one["kind"], one["reason"], one["path"]] for name, one in roots.items()]
     datasets = [{"name": name, **one} for name, one in roots.items()]
     columns = ["dataset", "source", "reason", "folder"]
@@ -79,18 +87,25 @@ def fetch(names: NamesArgument = None, workspace: WorkspaceOption = None, as_jso
 
 
 @app.command()
-def ingest(names: NamesArgument = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def ingest(
+    names: NamesArgument = None,
+    card: CardOption = None,
+    root: RootOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Fetch, harmonize and version datasets: shards, manifest, cases, quarantine, card; then a data version tag.
 
     A case that cannot be used goes to quarantine with its reason, and the run goes on.
-    Example: `segfoundry data ingest MSD_Hippocampus_udacity`
+    Examples: `segfoundry data ingest MSD_Hippocampus_udacity`,
+    `segfoundry data ingest --card my.yaml --root /data/my-polyps`
     """
     from pipelines import manual
     from pipelines.cli.progress import following
     from preprocessing.schema import read_dataset_file
 
     with following():
-        place, roots = manual.fetch(_root(workspace), names or [])
+        place, roots = manual.fetch(_root(workspace), names or [], card=card, folder=root)
         made = manual.make(place, [f"ingest@{name}" for name in roots])
     rows = []
     for name in roots:
@@ -110,11 +125,11 @@ def card(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
     Example: `segfoundry data card dcmqi`
     """
     from pipelines.workspace import Workspace
-    from preprocessing.cards import load_card
     from preprocessing.schema import CARD_FILE, read_dataset_file
 
-    found = load_card(name)
-    folder = Workspace(_root(workspace)).data / found.name
+    place = Workspace(_root(workspace))
+    found = place.card(name)
+    folder = place.data / found.name
     built = read_dataset_file(folder) if (folder / "dataset.json").is_file() else None
     page = str(folder / CARD_FILE) if built else None
     document = {"card": found.resolved(), "version": built, "page": page}

@@ -1,4 +1,4 @@
-"""`segfoundry data check|diff|leakage|export`: questions about datasets, and the way out in other formats."""
+"""`segfoundry data diff|leakage|export`: questions about datasets, and the way out in other formats."""
 
 from __future__ import annotations
 
@@ -10,47 +10,6 @@ import typer
 from pipelines.cli.output import JsonOption, WorkspaceOption, found_failure, show, table
 
 NameArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Name of a card, in any case of letters.")]
-
-
-def check(
-    name: NameArgument,
-    folder: Annotated[
-        Path | None, typer.Option("--folder", help="The raw files; default: as `data fetch` finds.")
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Read only the first so many cases; 0: all.")] = 0,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Try a card on a folder without writing anything: what matched, what did not, what would be refused.
-
-    The tool for whoever writes a card. Exit code 1 where a file is unmatched or a case refused.
-    Example: `segfoundry data check BUSI --limit 5`
-    """
-    from infra.errors import UsageError
-    from infra.settings import load_settings
-    from pipelines.plan import locate_datasets
-    from preprocessing.cards import load_card
-    from preprocessing.check import check as try_card
-
-    card = load_card(name)
-    if folder is not None and not folder.is_dir():
-        msg = f"--folder: expected a folder with the raw files of {card.name}, found none at {folder}"
-        raise UsageError(msg)
-    if folder is None:
-        state = _place(workspace).state
-        folder = Path(locate_datasets([card.name], state, load_settings(), with_phantoms=False)[card.name]["path"])
-    found = try_card(card, folder, limit=limit)
-    if not found["ok"]:
-        found_failure()
-    counts = ", ".join(f"{key} {found[key]}" for key in ("cases_found", "cases_read", "cases_kept", "samples"))
-    objects = [[concept, count] for concept, count in found["objects"].items()]
-    problems = [
-        [row["case_id"], row["file"], row["reason"], row["expected"], row["found"]] for row in found["problems"]
-    ]
-    shown: list[Any] = [f"{card.name} in {folder}: {counts}", table("Objects", ["concept", "count"], objects)]
-    if problems:
-        shown.append(table("Problems", ["case", "file", "reason", "expected", "found"], problems))
-    show({**found, "folder": str(folder)}, *shown)
 
 
 def diff(
@@ -69,7 +28,7 @@ def diff(
     from preprocessing.diff import diff as compare
 
     place = _existing(workspace)
-    dataset = known_dataset(name)
+    dataset = known_dataset(name, place.cards)
     versions = history.data_versions(place)
     newest = new or (versions[-1] if versions else "data-v1")
     found = compare(history.manifest_at(place, dataset, old), history.manifest_at(place, dataset, newest))
@@ -118,7 +77,7 @@ def export(
     from preprocessing.export import export as write
 
     place = _existing(workspace)
-    dataset = known_dataset(name)
+    dataset = known_dataset(name, place.cards)
     if not (place.data / dataset / "dataset.json").is_file():
         msg = f"{place.data / dataset}: no dataset version here. Run: segfoundry data ingest {dataset}"
         raise UsageError(msg)

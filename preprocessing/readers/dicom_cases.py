@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from infra.errors import CaseError
 from infra.storage import sha256_bytes
 from preprocessing.cards import DatasetCard, RawCase
+from preprocessing.expressions import compiled
 from preprocessing.pairing import clean_id, files_below, group_of, why_not_data
 from preprocessing.readers import DECODER_ERRORS
 from preprocessing.readers.dicom_file import read_header
@@ -43,8 +43,8 @@ def find_dicom_cases(card: DatasetCard, root: Path) -> Iterator[RawCase]:
     found = _Found()
     claims: list[tuple[str, list[str], str]] = []
     for file in files_below(root):
-        is_image = any(re.fullmatch(layout.image, file) for layout in card.layouts)
-        is_label = any(layout.label and re.fullmatch(layout.label, file) for layout in card.layouts)
+        is_image = any(compiled(layout.image).fullmatch(file) for layout in card.layouts)
+        is_label = any(layout.label and compiled(layout.label).fullmatch(file) for layout in card.layouts)
         if why_not_data(card, file) or not (is_image or is_label):
             continue
         try:

@@ -75,33 +75,36 @@ def _equal(left: Part, right: Part) -> list[Match]:
 def _near(left: Part, right: Part) -> list[Match]:
     first, second = (_coded(part, ("picture", "slice")) for part in (left, right))
     pairs = _candidates(first, second, "picture")
+    pairs = pairs[_enough(pairs[:, 0], pairs[:, 1], first, second)]  # before anything is decoded
     squares = [
-        _squares(part, rows, pairs[:, column])
-        for column, (part, rows) in enumerate(((left, first), (right, second)))
+        _squares(part, rows, pairs[:, column]) for column, (part, rows) in enumerate(((left, first), (right, second)))
     ]
     twins = near.confirmed(pairs, squares[0], squares[1], "picture")
-    found = [_match("near", first, second, twin) for twin in twins]
-    found = [one for one in found if one.left["pixels_sha256"] != one.right["pixels_sha256"]]
-    return list(_enough(found, left, right))
+    numbers = np.array([(twin.left, twin.right) for twin in twins], dtype=np.int64).reshape(-1, 2)
+    kept = _enough(numbers[:, 0], numbers[:, 1], first, second)
+    found = [_match("near", first, second, twin) for twin, keep in zip(twins, kept, strict=True) if keep]
+    return [one for one in found if one.left["pixels_sha256"] != one.right["pixels_sha256"]]
 
 
-def _enough(found: list[Match], left: Part, right: Part) -> Iterator[Match]:
-    """Without pairs of volumes of which too few slices are alike."""
-    sizes = [Counter(volume_key(row) for row in part.rows if row["kind"] == "slice") for part in (left, right)]
-    seen: dict[tuple[str, str], set[str]] = {}
-    for one in found:
-        seen.setdefault(_volumes_of(one), set()).add(one.right["key"])
-    for one in found:
-        if one.left["kind"] == one.right["kind"] == "slice":
-            names = _volumes_of(one)
-            least = max(_MIN_SLICES, _MIN_SHARE * min(sizes[0][names[0]], sizes[1][names[1]]))
-            if len(seen[names]) < least:
-                continue
-        yield one
-
-
-def _volumes_of(one: Match) -> tuple[str, str]:
-    return volume_key(one.left), volume_key(one.right)
+def _enough(
+    left: near.Index, right: near.Index, first: list[dict[str, Any]], second: list[dict[str, Any]]
+) -> NDArray[np.bool_]:
+    """Which pairs (left, right) of rows to keep: of two volumes, several slices of both must be alike."""
+    sizes = [Counter(volume_key(row) for row in rows if row["kind"] == "slice") for rows in (first, second)]
+    alike: dict[tuple[str, str], tuple[set[int], set[int]]] = {}
+    volumes: list[tuple[str, str] | None] = []
+    for one, other in zip(left.tolist(), right.tolist(), strict=True):
+        both = first[one]["kind"] == second[other]["kind"] == "slice"
+        volumes.append((volume_key(first[one]), volume_key(second[other])) if both else None)
+        if volumes[-1] is not None:
+            seen = alike.setdefault(volumes[-1], (set(), set()))
+            seen[0].add(one)
+            seen[1].add(other)
+    good = {
+        pair: min(len(seen[0]), len(seen[1])) >= max(_MIN_SLICES, _MIN_SHARE * min(sizes[0][pair[0]], sizes[1][pair[1]]))
+        for pair, seen in alike.items()
+    }
+    return np.array([pair is None or good[pair] for pair in volumes], dtype=bool)
 
 
 def _volumes(left: Part, right: Part) -> list[Match]:

@@ -20,7 +20,8 @@ from preprocessing.harmonize.look import Code, Float, Grey
 
 Index = NDArray[np.int64]
 
-MAX_DIFFERENT_BITS = 28  # of 114: two unrelated pictures differ in 57 ± 5
+# Of 114 and 110: two unrelated ones differ in half of them, ± 5; a strong change of the window costs up to 20 and 10.
+MAX_DIFFERENT_BITS = {"picture": 24, "volume": 16}
 MIN_CORRELATION = 0.8
 _COMPARE_BLUR_PX = 2.0  # fine structure decides: vessels, speckle, nuclei, and not that both are an eye
 COMPARE_PX = 64
@@ -50,24 +51,24 @@ def candidates(left: Code, right: Code, groups: tuple[Index, Index], kind: str) 
     if len(left) and len(right):
         search = _all_pairs if len(left) * len(right) <= _ALL_PAIRS else _by_tables
         for turn, codes in enumerate(look.orientations(right, kind)):
-            for first, second in search(left, codes):
+            for first, second in search(left, codes, MAX_DIFFERENT_BITS[kind]):
                 other = groups[0][first] != groups[1][second]
                 rows = np.stack([first[other], second[other], np.full(int(other.sum()), turn)], axis=1)
                 found.append(np.unique(rows, axis=0))
     return np.unique(np.concatenate(found), axis=0)
 
 
-def _all_pairs(left: Code, right: Code) -> Iterator[tuple[Index, Index]]:
+def _all_pairs(left: Code, right: Code, most: int) -> Iterator[tuple[Index, Index]]:
     step = max(1, _CHUNK // len(right))
     for start in range(0, len(left), step):
         part = left[start : start + step]
         different = np.bitwise_count(part[:, None, 0] ^ right[None, :, 0])
         different += np.bitwise_count(part[:, None, 1] ^ right[None, :, 1])
-        first, second = np.nonzero(different <= MAX_DIFFERENT_BITS)
+        first, second = np.nonzero(different <= most)
         yield first + start, second
 
 
-def _by_tables(left: Code, right: Code) -> Iterator[tuple[Index, Index]]:
+def _by_tables(left: Code, right: Code, most: int) -> Iterator[tuple[Index, Index]]:
     width = min(max(math.ceil(math.log2(len(left))), _KEY_BITS[0]), _KEY_BITS[1])
     draw = np.random.default_rng(0)
     bits_left, bits_right = _bits(left), _bits(right)
@@ -87,7 +88,7 @@ def _by_tables(left: Code, right: Code) -> Iterator[tuple[Index, Index]]:
             second = np.repeat(np.arange(at, stop), counts)
             place = np.arange(len(second)) - np.repeat(ends[at:stop] - counts - done, counts)
             first = order[np.repeat(begin[at:stop], counts) + place]
-            near = np.bitwise_count(left[first] ^ right[second]).sum(axis=1) <= MAX_DIFFERENT_BITS
+            near = np.bitwise_count(left[first] ^ right[second]).sum(axis=1) <= most
             yield first[near], second[near]
             at = stop
 

@@ -72,10 +72,9 @@ def volume_code(greys: list[Grey]) -> bytes | None:
 def cube(greys: list[Grey], side: int) -> Float:
     """Slices (count, 32, 32) as a (side, side, side) block, each axis averaged or interpolated to `side`."""
     block = np.stack(greys).astype(np.float32)
-    for axis in range(3):
-        block = np.moveaxis(np.tensordot(_resample(block.shape[axis], side), block, axes=(1, axis)), 0, axis)
-    result: Float = block
-    return result
+    across, along = _resample(len(greys), side), _resample(block.shape[1], side)
+    planes = (along @ block @ along.T).swapaxes(0, 1)
+    return np.ascontiguousarray((across @ planes).swapaxes(0, 1))
 
 
 def orientations(codes: Code, kind: str) -> Code:
@@ -146,12 +145,9 @@ def _packed(bits: NDArray[np.uint8]) -> Code:
 
 
 def _along(matrix: Float, values: Float) -> Float:
-    """`matrix` applied along every axis."""
-    if values.ndim == 2:
-        return matrix @ values @ matrix.T
-    for axis in range(values.ndim):
-        values = np.moveaxis(np.tensordot(matrix, values, axes=(1, axis)), 0, axis)
-    return values
+    """`matrix` applied along every axis, as products of small matrices: large ones would start threads."""
+    values = matrix @ values @ matrix.T
+    return values if values.ndim == 2 else (matrix @ values.swapaxes(0, 1)).swapaxes(0, 1)
 
 
 @cache

@@ -250,7 +250,9 @@ def _without_twins(
             if wanted.isdisjoint(table.column("key").to_pylist()):
                 continue
             rows = _entry(cache, items[by_name[name].case_id]).rows.select(["sample_id", "image"])
-            yield from ((row["sample_id"], decode(row["image"])) for row in rows.to_pylist() if row["sample_id"] in wanted)
+            yield from (
+                (row["sample_id"], decode(row["image"])) for row in rows.to_pylist() if row["sample_id"] in wanted
+            )
 
     where = {name: dict(_place(job, case)) for name, case in by_name.items()}
     gone = dedup.set_aside(dedup.part_of(hashes.joined(list(looks.values())), where, load))
@@ -266,7 +268,8 @@ def _place(job: _Job, case: RawCase) -> dict[str, str]:
     """Group and split of a case."""
     splits = job.params["splits"]
     domain = job.card.domain
-    split = split_of(domain, case.group, str(splits["key"]), float(splits["val"]), float(splits["test"]), case.split)
+    hint = "test" if job.card.evaluation_only else case.split  # all of an external set is a test set
+    split = split_of(domain, case.group, str(splits["key"]), float(splits["val"]), float(splits["test"]), hint)
     return {"group_id": pseudonym(domain, case.group, job.key), "split": split}
 
 
@@ -361,6 +364,7 @@ def _report(
         "licence": {name: value for name, value in asdict(card.licence).items() if value},
         "citation": card.citation,
         "source_kind": source_kind,
+        "evaluation_only": card.evaluation_only,
         "counts": {
             "cases_found": found,
             "cases_kept": kept,

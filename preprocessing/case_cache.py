@@ -1,7 +1,8 @@
 """Remember what one case gave, so that a killed build goes on and an added case costs one case.
 
 An entry is one file named by the digest of everything that decided it: SHA-256 of the rest, then an
-Arrow stream of rows whose metadata holds the case's columns or its refusal, then one of its hashes. A damaged entry is no entry.
+Arrow stream of rows whose metadata holds the case's columns or its refusal, then one of its hashes. A damaged
+entry is no entry.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from preprocessing import near
 from preprocessing.harmonize import look
+from preprocessing.harmonize.look import Grey
 from preprocessing.hashes import main_slices
-from preprocessing.near import Twin
+from preprocessing.near import Index, Twin
 
 Load = Callable[[Iterable[str]], Iterator[tuple[str, NDArray[np.uint8]]]]
 
@@ -86,9 +87,7 @@ def _near(left: Part, right: Part) -> list[Match]:
     return [one for one in found if one.left["pixels_sha256"] != one.right["pixels_sha256"]]
 
 
-def _enough(
-    left: near.Index, right: near.Index, first: list[dict[str, Any]], second: list[dict[str, Any]]
-) -> NDArray[np.bool_]:
+def _enough(left: Index, right: Index, first: list[dict[str, Any]], second: list[dict[str, Any]]) -> NDArray[np.bool_]:
     """Which pairs (left, right) of rows to keep: of two volumes, several slices of both must be alike."""
     sizes = [Counter(volume_key(row) for row in rows if row["kind"] == "slice") for rows in (first, second)]
     alike: dict[tuple[str, str], tuple[set[int], set[int]]] = {}
@@ -101,7 +100,8 @@ def _enough(
             seen[0].add(one)
             seen[1].add(other)
     good = {
-        pair: min(len(seen[0]), len(seen[1])) >= max(_MIN_SLICES, _MIN_SHARE * min(sizes[0][pair[0]], sizes[1][pair[1]]))
+        pair: min(len(seen[0]), len(seen[1]))
+        >= max(_MIN_SLICES, _MIN_SHARE * min(sizes[0][pair[0]], sizes[1][pair[1]]))
         for pair, seen in alike.items()
     }
     return np.array([pair is None or good[pair] for pair in volumes], dtype=bool)
@@ -120,29 +120,29 @@ def _coded(part: Part, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
     return [row for row in part.rows if row["kind"] in kinds and row["code"]]
 
 
-def _candidates(first: list[dict[str, Any]], second: list[dict[str, Any]], kind: str) -> near.Index:
+def _candidates(first: list[dict[str, Any]], second: list[dict[str, Any]], kind: str) -> Index:
     numbers = {group: number for number, group in enumerate({row["group_id"] for row in (*first, *second)})}
     groups = [np.array([numbers[row["group_id"]] for row in rows], dtype=np.int64) for rows in (first, second)]
     codes = [look.code_words([row["code"] for row in rows]) for rows in (first, second)]
     return near.candidates(codes[0], codes[1], (groups[0], groups[1]), kind)
 
 
-def _squares(part: Part, rows: list[dict[str, Any]], numbers: near.Index) -> list[near.Grey | None]:
+def _squares(part: Part, rows: list[dict[str, Any]], numbers: Index) -> list[Grey | None]:
     wanted = {rows[number]["key"]: number for number in np.unique(numbers).tolist()}
-    found: list[near.Grey | None] = [None] * len(rows)
+    found: list[Grey | None] = [None] * len(rows)
     for key, pixels in part.load(wanted) if wanted else ():
         found[wanted[key]] = near.comparable(pixels)
     return found
 
 
-def _cubes(part: Part, rows: list[dict[str, Any]], numbers: near.Index) -> list[near.Grey | None]:
+def _cubes(part: Part, rows: list[dict[str, Any]], numbers: Index) -> list[Grey | None]:
     wanted = {rows[number]["key"]: number for number in np.unique(numbers).tolist()}
     slices = {row["key"]: volume_key(row) for row in part.rows if row["kind"] == "slice"}
     slices = {key: volume for key, volume in slices.items() if volume in wanted}
-    greys: dict[str, dict[str, near.Grey]] = {}
+    greys: dict[str, dict[str, Grey]] = {}
     for key, pixels in part.load(slices) if slices else ():
         greys.setdefault(slices[key], {})[key] = look.grey_square(pixels, look.THUMB_PX)
-    found: list[near.Grey | None] = [None] * len(rows)
+    found: list[Grey | None] = [None] * len(rows)
     for volume, by_slice in greys.items():
         found[wanted[volume]] = near.comparable_volume([by_slice[key] for key in main_slices(by_slice)])
     return found

@@ -36,7 +36,8 @@ def main_slices(keys: Iterable[str]) -> list[str]:
     by_axis: dict[str, list[str]] = {}
     for key in keys:
         by_axis.setdefault(key.rpartition("/")[2][:1], []).append(key)
-    return sorted(max(by_axis.values(), key=lambda part: (len(part), part[0])))
+    _, longest = max(by_axis.items(), key=lambda item: (len(item[1]), item[0]))
+    return sorted(longest)
 
 
 def of_version(folder: Path) -> pa.Table:

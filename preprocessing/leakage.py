@@ -102,10 +102,10 @@ def _shared(
     for dataset, version in sorted(versions.items()):
         nothing = set(version.hashes.filter(pc.is_null(version.hashes.column("code"))).column("key").to_pylist())
         for row in version.manifest.select(_COLUMNS).to_pylist():
-            where = (dataset, row["split"])
-            places["groups", row["group_id"]].setdefault(where, row["sample_id"])
+            place = (dataset, row["split"])
+            places["groups", row["group_id"]].setdefault(place, row["sample_id"])
             if row["sample_id"] not in nothing:
-                places["contents", row["content_sha256"]].setdefault(where, row["sample_id"])
+                places["contents", row["content_sha256"]].setdefault(place, row["sample_id"])
     for (kind, value), where in sorted(places.items()):
         for left in where:
             for right in where:

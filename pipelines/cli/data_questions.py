@@ -123,7 +123,8 @@ def _matrix(found: dict[str, Any]) -> Any:
         cells[pair] = cells.get(pair, 0) + sum(one[kind] for kind in KINDS)
     columns = [str(number) for number in range(1, len(names) + 1)]
     rows = [
-        [number, name, *[cells.get((name, other), "·") for other in names]] for number, name in enumerate(names, start=1)
+        [number, name, *[cells.get((name, other), "·") for other in names]]
+        for number, name in enumerate(names, start=1)
     ]
     return table("Train (rows) × held out (columns)", ["", "dataset", *columns], rows, right=("", *columns))
 

@@ -53,8 +53,7 @@ def normalised(grey: NDArray[Any], blur_px: float) -> Float:
     values, blur = grey.astype(np.float32), _blur(grey.shape[0], blur_px)
     away = values - _along(blur, values)
     spread = np.sqrt(np.maximum(_along(blur, away * away), 0))
-    result: Float = away / (spread + _FLOOR)
-    return result
+    return (away / (spread + _FLOOR)).astype(np.float32, copy=False)
 
 
 def picture_code(grey: Grey) -> bytes:
@@ -104,7 +103,7 @@ def turns(axes: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
 def turned(values: NDArray[Any], turn: int) -> NDArray[Any]:
     """A square or cube in orientation number `turn` of `turns`."""
     order, flips = turns(values.ndim)[turn]
-    return np.flip(np.transpose(values, order), [axis for axis, flip in enumerate(flips) if flip])
+    return np.flip(np.transpose(values, order), tuple(axis for axis, flip in enumerate(flips) if flip))
 
 
 def code_words(codes: list[bytes]) -> Code:
@@ -128,7 +127,7 @@ def look(pixels: NDArray[np.uint8], pixels_sha256: str) -> dict[str, Any]:
 def pixels_digest(pixels: NDArray[np.uint8]) -> Any:
     """A running SHA-256 of shape and pixels: its hexdigest is `pixels_sha256`, and `content_sha256` goes on from it."""
     digest = hashlib.sha256(f"uint8 {pixels.shape}\n".encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest
 
 
@@ -146,8 +145,8 @@ def _packed(bits: NDArray[np.uint8]) -> Code:
 
 def _along(matrix: Float, values: Float) -> Float:
     """`matrix` applied along every axis, as products of small matrices: large ones would start threads."""
-    values = matrix @ values @ matrix.T
-    return values if values.ndim == 2 else (matrix @ values.swapaxes(0, 1)).swapaxes(0, 1)
+    flat: Float = np.matmul(np.matmul(matrix, values), matrix.T)
+    return flat if flat.ndim == 2 else np.matmul(matrix, flat.swapaxes(0, 1)).swapaxes(0, 1)
 
 
 @cache
@@ -155,21 +154,24 @@ def _places(axes: int, band: tuple[int, int], side: int) -> NDArray[np.int64]:
     """Frequencies (count, axes) of a code's bits, in a fixed order."""
     grid = np.stack(np.meshgrid(*[np.arange(side)] * axes, indexing="ij"), axis=-1).reshape(-1, axes)
     total = grid.sum(axis=1)
-    return grid[(total >= band[0]) & (total <= band[1])]
+    chosen: NDArray[np.int64] = grid[(total >= band[0]) & (total <= band[1])]
+    return chosen
 
 
 @cache
 def _cosines(side: int) -> Float:
-    """The matrix of the cosine transform DCT-II (Ahmed, Natarajan and Rao 1974), scale left out: signs are what counts."""
+    """The matrix of the cosine transform DCT-II (Ahmed, Natarajan and Rao 1974), without scale."""
     k, x = np.mgrid[:side, :side]
-    return np.cos(np.pi * k * (2 * x + 1) / (2 * side)).astype(np.float32)
+    result: Float = np.cos(np.pi * k * (2 * x + 1) / (2 * side)).astype(np.float32)
+    return result
 
 
 @cache
 def _blur(side: int, blur_px: float) -> Float:
     x = np.arange(side)
     weights = np.exp(-(((x[:, None] - x) / blur_px) ** 2) / 2)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    result: Float = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return result
 
 
 @cache
@@ -178,4 +180,5 @@ def _resample(count: int, side: int) -> Float:
     scale = count / side
     centres = (np.arange(side) + 0.5) * scale - 0.5
     weights = np.maximum(0, 1 - np.abs(np.arange(count) - centres[:, None]) / max(scale, 1))
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    result: Float = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return result

@@ -18,11 +18,12 @@ import pyarrow.compute as pc
 
 from infra.errors import DataError
 from infra.storage import TEMPORARY_SUFFIX, digest_of, remove_leftovers, write_bytes, write_json, write_text
-from preprocessing import ontology, quality, schema, shards
+from preprocessing import dedup, hashes, ontology, quality, schema, shards
 from preprocessing.card_page import card_page
 from preprocessing.cards import DatasetCard, RawCase, card_for, cases_of
 from preprocessing.case_cache import CaseCache, Entry, pack
 from preprocessing.harmonize.case import CaseItem, process
+from preprocessing.harmonize.payload import decode
 from preprocessing.pairing import files_below
 from preprocessing.recipe import recipe_file, recipe_sha256
 from preprocessing.splits import pseudonym, split_of
@@ -51,7 +52,8 @@ def run_case(item: CaseItem) -> tuple[str, bytes, str]:
     if result.changed:
         return result.key, b"", result.changed
     rows = [{**row, **_identity(item)} for row in result.rows]
-    return result.key, pack(rows, result.columns, result.refusal), ""
+    found = hashes.rows_of(rows, item.card.name, item.shown_id) if rows else []
+    return result.key, pack(rows, result.columns, result.refusal, found), ""
 
 
 def build_dataset(
@@ -86,10 +88,13 @@ def build_dataset(
     with _cache(card, case_cache, out) as cache:
         live, refused = _without_withdrawn(job, cases, items, set(withdrawn))
         reused = _fill(cache, [items[case.case_id] for case in live], map_cases, progress)
-        kept, columns, refused = _sort_out(cache, live, items, refused)
+        kept, columns, refused, looks = _sort_out(cache, live, items, refused)
+        kept, refused = _without_twins(job, cache, kept, refused, items, looks)
         account = quality.account(card, [str(line["file"]) for line in inventory], kept, [case for case, _ in refused])
         manifest, written = _write_shards(job, cache, kept, items, out)
         tables = _write_tables(job, kept, columns, items, refused, account, out)
+        found = hashes.joined([looks[items[case.case_id].shown_id] for case in kept])
+        shards.write_if_changed(out / schema.HASHES_FILE, shards.parquet_bytes(found))
         # what a withdrawn case once gave is not remembered either
         cache.keep_only({items[case.case_id].key for case in live})
     for path in out.glob("shard-*.parquet"):
@@ -234,24 +239,58 @@ def _entry(cache: CaseCache, item: CaseItem) -> Entry:
 
 def _sort_out(
     cache: CaseCache, cases: list[RawCase], items: dict[str, CaseItem], refused: list[Refused]
-) -> tuple[list[RawCase], dict[str, dict[str, Any]], list[Refused]]:
-    """The kept cases, their columns by case id, and all refused cases (`refused` first), each with its row."""
-    kept, columns, refused = [], {}, list(refused)
+) -> tuple[list[RawCase], dict[str, dict[str, Any]], list[Refused], dict[str, pa.Table]]:
+    """The kept cases, their columns by case id, all refused cases (`refused` first), hashes by shown id."""
+    kept, columns, refused, looks = [], {}, list(refused), {}
     for case in cases:
-        entry = _entry(cache, items[case.case_id])
+        item = items[case.case_id]
+        entry = _entry(cache, item)
         if entry.refusal is None:
             kept.append(case)
             columns[case.case_id] = entry.columns
+            looks[item.shown_id] = entry.hashes
         else:
             refused.append((case, entry.refusal))
-    return kept, columns, refused
+    return kept, columns, refused, looks
+
+
+def _without_twins(
+    job: _Job,
+    cache: CaseCache,
+    kept: list[RawCase],
+    refused: list[Refused],
+    items: dict[str, CaseItem],
+    looks: dict[str, pa.Table],
+) -> tuple[list[RawCase], list[Refused]]:
+    """Refuse what shows the same as a case of a split that is more held out (`dedup.set_aside`)."""
+    by_name = {items[case.case_id].shown_id: case for case in kept}
+
+    def load(keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        wanted = set(keys)
+        for name, table in looks.items():
+            if wanted.isdisjoint(table.column("key").to_pylist()):
+                continue
+            rows = _entry(cache, items[by_name[name].case_id]).rows.select(["sample_id", "image"])
+            yield from (
+                (row["sample_id"], decode(row["image"])) for row in rows.to_pylist() if row["sample_id"] in wanted
+            )
+
+    where = {name: dict(_place(job, case)) for name, case in by_name.items()}
+    gone = dedup.set_aside(dedup.part_of(hashes.joined(list(looks.values())), where, load))
+    twins = [
+        (case, quality.duplicate_row(name, items[case.case_id].shown_files[case.images[0]], dedup.said(gone[name])))
+        for name, case in by_name.items()
+        if name in gone
+    ]
+    return [case for name, case in by_name.items() if name not in gone], [*refused, *twins]
 
 
 def _place(job: _Job, case: RawCase) -> dict[str, str]:
     """Group and split of a case."""
     splits = job.params["splits"]
     domain = job.card.domain
-    split = split_of(domain, case.group, str(splits["key"]), float(splits["val"]), float(splits["test"]), case.split)
+    hint = "test" if job.card.evaluation_only else case.split  # all of an external set is a test set
+    split = split_of(domain, case.group, str(splits["key"]), float(splits["val"]), float(splits["test"]), hint)
     return {"group_id": pseudonym(domain, case.group, job.key), "split": split}
 
 
@@ -346,6 +385,7 @@ def _report(
         "licence": {name: value for name, value in asdict(card.licence).items() if value},
         "citation": card.citation,
         "source_kind": source_kind,
+        "evaluation_only": card.evaluation_only,
         "counts": {
             "cases_found": found,
             "cases_kept": kept,

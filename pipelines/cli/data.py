@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli.data_cards import CardOption, RootOption
-from pipelines.cli.output import JsonOption, WorkspaceOption, show, table
+from pipelines.cli.output import JsonOption, LicenceOption, WorkspaceOption, show, table
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list, fetch, check, ingest, describe, compare, export.")
 
@@ -92,20 +92,23 @@ def ingest(
     card: CardOption = None,
     root: RootOption = None,
     workspace: WorkspaceOption = None,
+    licence: LicenceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch, harmonize and version datasets: shards, manifest, cases, quarantine, card; then a data version tag.
 
-    A case that cannot be used goes to quarantine with its reason, and the run goes on.
+    A case that cannot be used goes to quarantine with its reason, and the run goes on; so does a case that shows
+    what a case of a more held-out split shows (`duplicate`).
     Examples: `segfoundry data ingest MSD_Hippocampus_udacity`,
     `segfoundry data ingest --card my.yaml --root /data/my-polyps`
     """
-    from pipelines import manual
+    from pipelines import events, manual
     from pipelines.cli.progress import following
     from preprocessing.schema import read_dataset_file
 
-    with following():
-        place, roots = manual.fetch(_root(workspace), names or [], card=card, folder=root)
+    left_out: list[dict[str, Any]] = []
+    with following(), events.listening(lambda event: left_out.append(event) if event["kind"] == "left_out" else None):
+        place, roots = manual.fetch(_root(workspace), names or [], card=card, folder=root, licence=licence)
         made = manual.make(place, [f"ingest@{name}" for name in roots])
     rows = []
     for name in roots:
@@ -114,7 +117,13 @@ def ingest(
     keys = ["name", "cases_found", "cases_kept", "cases_quarantined", "samples", "objects"]
     shown = table("", keys, [[row.get(key) for key in keys] for row in rows], right=tuple(keys[1:]))
     version = place.repo.tag_data_version().tag
-    document = {"workspace": str(place.root), "made": made, "data_version": version, "datasets": rows}
+    document = {
+        "workspace": str(place.root),
+        "made": made,
+        "data_version": version,
+        "datasets": rows,
+        "left_out": [{"name": event["dataset"], "reason": event["reason"]} for event in left_out],
+    }
     show(document, shown, f"data version {version}; " + (f"made: {', '.join(made)}" if made else "nothing to do"))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import audit, data, data_questions, demo, doctor, flow, model, stack, stage, training
+from pipelines.cli import audit, data, data_out, data_questions, demo, doctor, flow, model, stack, stage, training
 
 app = typer.Typer(
     name="segfoundry",
@@ -39,8 +39,8 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
-for question in (data_questions.check, data_questions.diff, data_questions.leakage, data_questions.export):
-    data.app.command(question.__name__)(question)
+for verb in (data_questions.check, data_questions.diff, data_questions.leakage, data_out.export, data_out.back):
+    data.app.command(verb.__name__)(verb)
 app.add_typer(data.app, name="data")
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)

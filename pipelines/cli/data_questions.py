@@ -1,4 +1,4 @@
-"""`segfoundry data check|diff|leakage|export`: questions about datasets, and the way out in other formats."""
+"""`segfoundry data check|diff|leakage`: questions about datasets."""
 
 from __future__ import annotations
 
@@ -99,55 +99,6 @@ def leakage(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> N
     rows = [[one[key] for key in keys] for one in found["matrix"]]
     said: Any = table("Crossings", keys, rows) if rows else f"no crossing within or between {len(names)} datasets"
     show({**found, "datasets": names}, said)
-
-
-def export(
-    name: NameArgument,
-    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write: a new or empty folder.")],
-    kind: Annotated[str, typer.Option("--format", help="coco, nnunet or webdataset.")] = "coco",
-    split: Annotated[str, typer.Option("--split", help="train, val or test; default: all.")] = "",
-    dimensions: Annotated[
-        int, typer.Option("--dimensions", help="nnunet: 2 for the pictures or 3 for the volumes of a mixed dataset.")
-    ] = 0,
-    shard_mb: Annotated[int, typer.Option("--shard-mb", min=1, help="webdataset: size of a tar, in 10⁶ bytes.")] = 256,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a dataset version as COCO (the SAM3 trainer's layout), nnU-Net v2 raw data or WebDataset tars.
-
-    Pixels and masks stay exactly what they are, and the licence goes with them. Nothing is overwritten.
-    Example: `segfoundry data export BUSI exports/busi --format coco --split test`
-    """
-    from preprocessing.cards import load_card
-    from preprocessing.export import export as write
-
-    dataset, folder = _version(name, workspace)
-    card = load_card(dataset)
-    rules = {card.instances, *(layout.instances for layout in card.layouts if layout.instances)}
-    done = write(
-        folder,
-        target,
-        kind,
-        split,
-        separate_instances="whole" not in rules,
-        shard_bytes=shard_mb * 1_000_000,
-        dimensions=dimensions,
-    )
-    said = [f"{done['samples']} samples, {done['objects']} objects as {kind} in {target}", *done["notes"]]
-    show({"dataset": dataset, "folder": str(target), **done}, *said)
-
-
-def _version(name: str, workspace: Any) -> tuple[str, Path]:
-    """The dataset's name and the folder of its version in the workspace; UsageError where there is none."""
-    from infra.errors import UsageError
-    from pipelines.plan import known_dataset
-
-    place = _existing(workspace)
-    dataset = known_dataset(name)
-    if not (place.data / dataset / "dataset.json").is_file():
-        msg = f"{place.data / dataset}: no dataset version here. Run: segfoundry data ingest {dataset}"
-        raise UsageError(msg)
-    return dataset, place.data / dataset
 
 
 def _place(option: Any) -> Any:

@@ -93,7 +93,8 @@ def back(
     """Write the masks of one case into the new folder `target`; return what `masks.json` there says.
 
     A NIfTI for each concept, for a 2D case a PNG of 0 and 255; for a DICOM source, whose raw files lie below
-    `root`, also `segmentation.dcm`, or `no_dicom_seg` says why a SEG cannot be. The raw files must be those that the version was made of (DataError).
+    `root`, also `segmentation.dcm`, or `no_dicom_seg` says why a SEG cannot be. The raw files must be those
+    that the version was made of (DataError).
     """
     masks, case_row = original_masks(folder, case_id, predictions)
     told: dict[str, Any] = {

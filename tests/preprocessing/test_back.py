@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 import pytest
@@ -28,6 +29,7 @@ from tests.preprocessing.test_build import FLAT, PARAMS, draw, inventory_of
 KEY = b"key of the tests"
 DRAWN = Algorithm("Segfoundry SAM3", "7")
 Array = np.ndarray[Any, Any]
+Version = tuple[DatasetCard, Path, Path]  # card, raw files, version
 
 
 def _build(card: DatasetCard, root: Path, out: Path) -> Path:
@@ -76,13 +78,25 @@ def _check_nifti(told: dict[str, Any], target: Path, label: sitk.Image, values: 
         assert told["voxels"][concept] == int((truth == value).sum())
 
 
-def _phantom(tmp_path: Path) -> Path:
-    make_phantom("Phantom_MR_NIfTI", tmp_path / "raw")
-    return tmp_path / "raw" / "Phantom_MR_NIfTI"
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> Version:
+    """Card, raw files and version of the CT phantom."""
+    base = tmp_path_factory.mktemp("ct")
+    make_phantom("Phantom_CT_DICOM", base / "raw")
+    card, root = load_card("Phantom_CT_DICOM"), base / "raw" / "Phantom_CT_DICOM"
+    return card, root, _build(card, root, base / "data")
+
+
+@pytest.fixture(scope="module")
+def dcmqi(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Version:
+    """Card, raw files and version of dcmqi."""
+    card, root = load_card("dcmqi"), mirror / "dcmqi"
+    return card, root, _build(card, root, tmp_path_factory.mktemp("dcmqi") / "data")
 
 
 def test_oblique_phantoms_come_back_exactly(tmp_path: Path) -> None:
-    root, card = _phantom(tmp_path), load_card("Phantom_MR_NIfTI")
+    make_phantom("Phantom_MR_NIfTI", tmp_path / "raw")
+    card, root = load_card("Phantom_MR_NIfTI"), tmp_path / "raw" / "Phantom_MR_NIfTI"
     folder = _build(card, root, tmp_path / "data")
     cases = pq.read_table(folder / schema.CASES_FILE).column("case_id").to_pylist()
     assert len(cases) == 10
@@ -142,10 +156,8 @@ def _segments(path: Path, uids: list[str]) -> dict[str, Array]:
     return {label: stack[..., index].astype(bool) for index, label in enumerate(labels)}
 
 
-def test_dicom_phantoms_go_back_as_seg_and_nifti(tmp_path: Path) -> None:
-    make_phantom("Phantom_CT_DICOM", tmp_path / "raw")
-    card, root = load_card("Phantom_CT_DICOM"), tmp_path / "raw" / "Phantom_CT_DICOM"
-    folder = _build(card, root, tmp_path / "data")
+def test_dicom_phantoms_go_back_as_seg_and_nifti(ct: Version, tmp_path: Path) -> None:
+    card, root, folder = ct
     for case, place in (("patient_01_series_1", "patient_01/series_1"), ("patient_02_series_1", "patient_02/series_1")):
         told = _go_back(card, root, folder, case, tmp_path / case)
         uids = _uids(root / place / "ct")
@@ -173,9 +185,8 @@ def test_dicom_phantoms_go_back_as_seg_and_nifti(tmp_path: Path) -> None:
             assert np.array_equal(sitk.GetArrayFromImage(nifti) == 1, truth[concept])
 
 
-def test_overlapping_segments_of_real_seg_come_back_whole(mirror: Path, tmp_path: Path) -> None:
-    card, root = load_card("dcmqi"), mirror / "dcmqi"
-    folder = _build(card, root, tmp_path / "data")
+def test_overlapping_segments_of_real_seg_come_back_whole(dcmqi: Version, tmp_path: Path) -> None:
+    card, root, folder = dcmqi
     target = tmp_path / "out"
     told = _go_back(card, root, folder, "segmentations_ct-3slice", target)
     uids = _uids(root / "segmentations/ct-3slice")
@@ -193,9 +204,8 @@ def test_overlapping_segments_of_real_seg_come_back_whole(mirror: Path, tmp_path
     assert (code.CodeValue, code.CodingSchemeDesignator) == ("10200004", "SCT")
 
 
-def test_truth_is_said_to_be_drawn_by_people_and_writes_the_same_bytes_of_masks(mirror: Path, tmp_path: Path) -> None:
-    card, root = load_card("dcmqi"), mirror / "dcmqi"
-    folder = _build(card, root, tmp_path / "data")
+def test_truth_is_said_to_be_drawn_by_people_and_writes_the_same_bytes_of_masks(dcmqi: Version, tmp_path: Path) -> None:
+    card, root, folder = dcmqi
     uids = []
     for name in ("a", "b"):
         options: dict[str, Any] = {"root": root, "pseudonym_key": KEY}
@@ -207,11 +217,10 @@ def test_truth_is_said_to_be_drawn_by_people_and_writes_the_same_bytes_of_masks(
     assert (tmp_path / "a/01_liver.nii.gz").read_bytes() == (tmp_path / "b/01_liver.nii.gz").read_bytes()
 
 
-def test_an_enhanced_multiframe_series_is_a_source_too(mirror: Path, tmp_path: Path) -> None:
+def test_an_enhanced_multiframe_series_is_a_source_too(dcmqi: Version, tmp_path: Path) -> None:
     import highdicom
 
-    card, root = load_card("dcmqi"), mirror / "dcmqi"
-    folder = _build(card, root, tmp_path / "data")
+    _card, root, folder = dcmqi
     masks, case_row = original_masks(folder, "segmentations_24x38x3_image")
     source = root / "segmentations/24x38x3/multiframe/mf.dcm"
     write_dicom_seg(masks, [source], case_row, DRAWN, tmp_path / "seg.dcm")
@@ -281,10 +290,9 @@ def test_predictions_that_do_not_fit_are_refused(
         back(folder, FLAT, "case2", tmp_path / "out", **options)
 
 
-def test_a_series_that_is_not_the_one_ingested_is_refused(tmp_path: Path) -> None:
-    make_phantom("Phantom_CT_DICOM", tmp_path / "raw")
-    card, root = load_card("Phantom_CT_DICOM"), tmp_path / "raw" / "Phantom_CT_DICOM"
-    folder = _build(card, root, tmp_path / "data")
+def test_a_series_that_is_not_the_one_ingested_is_refused(ct: Version, tmp_path: Path) -> None:
+    card, root, folder = ct
+    root = Path(shutil.copytree(root, tmp_path / "raw"))
     file = next((root / "patient_01/series_1/ct").glob("*.dcm"))
     file.write_bytes(file.read_bytes() + b"\0\0")
     with pytest.raises(DataError, match=f"{file.name}: expected the file that the version was made of"):
@@ -292,10 +300,9 @@ def test_a_series_that_is_not_the_one_ingested_is_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_a_series_off_its_grid_goes_back_as_nifti_alone(tmp_path: Path) -> None:
-    make_phantom("Phantom_CT_DICOM", tmp_path / "raw")
-    card, root = load_card("Phantom_CT_DICOM"), tmp_path / "raw" / "Phantom_CT_DICOM"
-    folder = _build(card, root, tmp_path / "data")
+def test_a_series_off_its_grid_goes_back_as_nifti_alone(ct: Version, tmp_path: Path) -> None:
+    card, root, folder = ct
+    folder = Path(shutil.copytree(folder, tmp_path / "data"))
     cases = pq.read_table(folder / schema.CASES_FILE)
     rows = cases.to_pylist()
     rows[0]["original_spacing_mm_xyz"][2] *= 1.1  # as a resampled stack would be

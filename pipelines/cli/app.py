@@ -10,6 +10,7 @@ from pipelines.cli import (
     audit,
     data,
     data_cards,
+    data_out,
     data_questions,
     demo,
     doctor,
@@ -54,8 +55,8 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 data.app.command("check")(data_cards.check)
 data.app.command("new-card")(data_cards.new_card)
-for question in (data_questions.diff, data_questions.leakage, data_questions.export):
-    data.app.command(question.__name__)(question)
+for verb in (data_questions.diff, data_questions.leakage, data_out.export, data_out.back):
+    data.app.command(verb.__name__)(verb)
 app.add_typer(data.app, name="data")
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)

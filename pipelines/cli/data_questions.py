@@ -1,8 +1,7 @@
-"""`segfoundry data diff|leakage|export`: questions about datasets, and the way out in other formats."""
+"""`segfoundry data diff|leakage`: questions about datasets."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -86,31 +85,6 @@ def _matrix(found: dict[str, Any]) -> Any:
         for number, name in enumerate(names, start=1)
     ]
     return table("Train (rows) × held out (columns)", ["", "dataset", *columns], rows, right=("", *columns))
-
-
-def export(
-    name: NameArgument,
-    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write.")],
-    kind: Annotated[str, typer.Option("--format", help="coco or webdataset.")] = "coco",
-    split: Annotated[str, typer.Option("--split", help="train, val or test; default: all.")] = "",
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a dataset version as COCO or WebDataset; pixels and masks stay exactly what they are.
-
-    Example: `segfoundry data export BUSI exports/busi --format coco --split test`
-    """
-    from infra.errors import UsageError
-    from pipelines.plan import known_dataset
-    from preprocessing.export import export as write
-
-    place = _existing(workspace)
-    dataset = known_dataset(name, place.cards)
-    if not (place.data / dataset / "dataset.json").is_file():
-        msg = f"{place.data / dataset}: no dataset version here. Run: segfoundry data ingest {dataset}"
-        raise UsageError(msg)
-    done = write(place.data / dataset, target, kind, split)
-    show({"dataset": dataset, "folder": str(target), **done}, f"{done['samples']} samples as {kind} in {target}")
 
 
 def _place(option: Any) -> Any:

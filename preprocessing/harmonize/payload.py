@@ -1,24 +1,49 @@
-"""Encoded pixels: JPEG that came as JPEG passes through without its metadata, all else is PNG, level 1."""
+"""Encoded pixels: JPEG that came as JPEG passes through without its metadata, all else is PNG.
+
+The PNG is written for speed: one fixed filter and libdeflate's fastest level take a quarter of the time of
+Pillow's level 1 or less, at about its size, and decode faster. Any PNG reader opens it.
+"""
 
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 _APP0, _APP14, _APP15, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOUR_TYPE = {1: 0, 3: 2}  # channels -> grey, truecolour
+_FILTER_SUB = 1  # each byte less the same channel's byte to its left
+_DEFLATE_LEVEL = 1
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """PNG of (height, width) or (height, width, 3) bytes, without any metadata."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
+    """PNG (ISO/IEC 15948) of (height, width) or (height, width, 3) bytes, without any metadata."""
+    height, width = pixels.shape[:2]
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in _COLOUR_TYPE or 0 in pixels.shape:
+        msg = f"a PNG is made of uint8 pixels (height, width) or (height, width, 3), found {pixels.dtype} {pixels.shape}"
+        raise ValueError(msg)
+    rows = pixels.reshape(height, width * channels)
+    filtered = np.empty((height, 1 + width * channels), dtype=np.uint8)
+    filtered[:, 0] = _FILTER_SUB
+    filtered[:, 1 : 1 + channels] = rows[:, :channels]
+    np.subtract(rows[:, channels:], rows[:, :-channels], out=filtered[:, 1 + channels :])  # modulo 256, as it must be
+    header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPE[channels], 0, 0, 0)
+    data = imagecodecs.deflate_encode(filtered, level=_DEFLATE_LEVEL)
+    return b"".join((_PNG_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")))
+
+
+def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
+    return struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
 def decode(payload: bytes) -> NDArray[Any]:

@@ -1,0 +1,170 @@
+"""What is measured: real files of the mirror, repeated or enlarged in a scratch folder, and their pairs for the peers."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.errors import DataError
+from preprocessing.cards import ByValue, DatasetCard, Intensity, Layout, Licence, RawCase, cases_of, load_card
+
+TINY = "MSD_Hippocampus_udacity"
+FLAT = (
+    "BUSI",
+    "CCA_ultrasound",
+    "CHASE_DB1",
+    "DSB2018",
+    "GlaS",
+    "ISIC2017",
+    "Kvasir-SEG",
+    "Kvasir-SEG_mini",
+    "WBC_segmentation",
+)
+FLAT_COPIES = 3
+LARGE_COPIES = 2
+# image, label, factor by which rows and columns are interpolated
+LARGE = (
+    ("TotalSegmentator_tests/example_ct_sm.nii.gz", "TotalSegmentator_tests/example_seg.nii.gz", 4),
+    ("TotalSegmentator_tests/example_mr_sm.nii.gz", "TotalSegmentator_tests/example_seg_mr.nii.gz", 4),
+    (
+        "ivadomed_data-testing/ct_scan/sub-spleen2/ct/sub-spleen2_ct.nii.gz",
+        "ivadomed_data-testing/ct_scan/derivatives/labels/sub-spleen2/ct/sub-spleen2_ct_seg-manual.nii.gz",
+        3,
+    ),
+    (
+        "BRATS2015_deepmedic/train/brats_2013_pat0006_1/Flair_subtrMeanDivStd.nii.gz",
+        "BRATS2015_deepmedic/train/brats_2013_pat0006_1/OTMultiClass.nii.gz",
+        2,
+    ),
+    ("sct_testing_data/t2s/t2s_uncropped.nii.gz", "sct_testing_data/t2s/t2s_uncropped_gmseg_manual.nii.gz", 1),
+)
+_CONCEPTS = ("liver", "lesion", "hippocampus", "polyp", "brain lesion", "lung nodule")  # names; labels are folded on them
+
+
+@dataclass(frozen=True)
+class Part:
+    """One dataset of a suite."""
+
+    card: DatasetCard
+    root: Path
+
+    def pairs(self) -> list[dict[str, Any]]:
+        """Cases as the peers get them: {"id", "image", "labels"} with absolute paths; orphans are left out."""
+        return [
+            {
+                "id": f"{self.card.name}_{case.case_id}",
+                "image": str(self.root / case.images[0]),
+                "labels": [str(self.root / file) for file in case.labels],
+            }
+            for case in cases_of(self.card)(self.root)
+            if case.images and case.labels
+        ]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Datasets that are measured as one; `kind` is what the peers call it."""
+
+    name: str
+    title: str
+    kind: str
+    parts: tuple[Part, ...]
+
+
+def suites(mirror: Path, scratch: Path, peer_python: Path) -> list[Suite]:
+    """The three suites, their scratch files written; DataError where the mirror lacks a dataset."""
+    missing = [name for name in (TINY, *FLAT, *sorted({image.split("/")[0] for image, _, _ in LARGE})) if
+               not (mirror / name).is_dir()]  # fmt: skip
+    if missing:
+        msg = f"{mirror}: expected the sample datasets, found no {', '.join(missing)}. Set SEGFOUNDRY_MIRROR"
+        raise DataError(msg)
+    flat = tuple(repeated(load_card(name), mirror / name, scratch / "flat" / name, FLAT_COPIES) for name in FLAT)
+    return [
+        Suite("tiny", "small NIfTI volumes, about 35 × 50 pixels a slice", "volume",
+              (Part(load_card(TINY), mirror / TINY),)),
+        Suite("large", "larger NIfTI volumes, 320 to 500 pixels a side", "volume",
+              (enlarged(mirror, scratch / "large", peer_python),)),
+        Suite("flat", "2D images, 256 to 3,000 pixels a side", "picture", flat),
+    ]  # fmt: skip
+
+
+def repeated(card: DatasetCard, source: Path, target: Path, copies: int) -> Part:
+    """`copies` of every whole case of a dataset in the dataset's own layout, under case names of their own.
+
+    A card that allows no other case names (CHASE_DB1's are eyes of numbered children) is measured as it is.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    for case in cases_of(card)(source):
+        for copy in range(copies) if case.images and case.labels else ():
+            for file in case.files:
+                to = target / renamed(card, file, f"-{copy}")
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / file, to)
+    found = sum(1 for _ in _whole(card, target))
+    expected = copies * sum(1 for _ in _whole(card, source))
+    return Part(card, target if found == expected else source)
+
+
+def _whole(card: DatasetCard, root: Path) -> Iterator[RawCase]:
+    return (case for case in cases_of(card)(root) if case.images and case.labels)
+
+
+def renamed(card: DatasetCard, file: str, suffix: str) -> str:
+    """`file` with `suffix` after its case name, so that the card still knows it."""
+    for layout in card.layouts:
+        for pattern in (layout.image, layout.label, *layout.readings.values()):
+            match = re.fullmatch(pattern, file) if pattern else None
+            if match:
+                at = match.end("case")
+                return file[:at] + suffix + file[at:]
+    msg = f"{card.name}: no expression of the card names {file}"
+    raise DataError(msg)
+
+
+def enlarged(mirror: Path, target: Path, peer_python: Path) -> Part:
+    """The volumes of `LARGE`, interpolated; written by SimpleITK in the peers' environment, once."""
+    shutil.rmtree(target, ignore_errors=True)
+    for folder in ("images", "labels"):
+        (target / folder).mkdir(parents=True)
+    jobs = []
+    for number, (image, label, factor) in enumerate(LARGE):
+        jobs.append(
+            {
+                "image": str(mirror / image),
+                "label": str(mirror / label),
+                "factor": factor,
+                "classes": len(_CONCEPTS),
+                "out_image": str(target / f"images/case{number}-0.nii.gz"),
+                "out_label": str(target / f"labels/case{number}-0.nii.gz"),
+            }
+        )
+    script = Path(__file__).parent / "peers" / "enlarge.py"
+    lines = "".join(json.dumps(job) + "\n" for job in jobs)
+    subprocess.run([str(peer_python), str(script)], input=lines, text=True, check=True, stdout=subprocess.DEVNULL)
+    for path in sorted(target.rglob("case*-0.nii.gz")):
+        for copy in range(1, LARGE_COPIES):
+            shutil.copyfile(path, path.with_name(path.name.replace("-0.", f"-{copy}.")))
+    return Part(LARGE_CARD, target)
+
+
+LARGE_CARD = DatasetCard(
+    name="bench_large",
+    title="Enlarged volumes of several public sets",
+    modality="CT",
+    licence=Licence("the terms of the sets they come from; never leaves this machine"),
+    citation="see SOURCES.csv of the mirror",
+    homepage="",
+    layout_checked="made here",
+    layouts=(
+        Layout(image=r"images/(?P<case>case\d+-\d+)\.nii\.gz", label=r"labels/(?P<case>case\d+-\d+)\.nii\.gz"),
+    ),
+    labels=ByValue(dict(enumerate(_CONCEPTS, start=1))),
+    intensity=Intensity("percentile", (0.5, 99.5)),
+    searched=_CONCEPTS,
+)

@@ -47,7 +47,7 @@ def run(
         params["datasets"] = plan.project_params()["datasets"]
     if steps is not None:
         params["train"] = {**params["train"], "steps": steps}
-    params, params["datasets"] = gates.limited(params, params["datasets"], licence)
+    params, params["datasets"] = gates.limited(params, params["datasets"], licence, Workspace(root).cards)
     check_params(params, str(root / "params.yaml"))
     state = Workspace(root).state
     with RunLock(state, "demo"):

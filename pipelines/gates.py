@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from infra.errors import UsageError
@@ -73,11 +74,13 @@ def for_training(workspace: Workspace, names: Sequence[str]) -> list[str]:
     return chosen
 
 
-def limited(params: dict[str, Any], names: Iterable[str], licence: str | None) -> tuple[dict[str, Any], list[str]]:
+def limited(
+    params: dict[str, Any], names: Iterable[str], licence: str | None, cards: Path | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """Parameters with the licence limit `licence` (None: the one that they have), and the `names` that it allows.
 
     What it leaves out is told as events, with the reason, and taken out of `datasets` and `train.datasets`,
-    so that no stage makes or reads it. UsageError where no name is left.
+    so that no stage makes or reads it. `cards` is the folder of a workspace's own cards. UsageError where no name is left.
     """
     from preprocessing.cards import load_card
 
@@ -89,7 +92,7 @@ def limited(params: dict[str, Any], names: Iterable[str], licence: str | None) -
         return ({**params, "train": {**params["train"], "licence": limit}} if licence else params), listed
     reasons: dict[str, str] = {}
     for name in dict.fromkeys([*listed, *params["datasets"]]):
-        if why := why_left_out(asdict(load_card(name).licence), limit):
+        if why := why_left_out(asdict(load_card(name, cards).licence), limit):
             reasons[name] = why
             events.emit("left_out", dataset=name, reason=why)
     kept = [name for name in listed if name not in reasons]

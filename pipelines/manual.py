@@ -37,7 +37,7 @@ def fetch(
     wanted = list(dict.fromkeys(plan.known_dataset(name, place.cards) for name in names)) or list(params["datasets"])
     if not old:
         params["datasets"] = wanted
-    params, wanted = gates.limited(params, wanted, licence)
+    params, wanted = gates.limited(params, wanted, licence, place.cards)
     if folder is not None:
         plan.remember_folder(place, wanted, folder)
     roots = plan.locate_datasets(wanted, place.state, settings, with_phantoms=False, workspace=place)
@@ -56,7 +56,7 @@ def limit(workspace: Workspace, licence: str) -> None:
     """Limit a workspace to datasets whose card says yes to `licence`; the others leave its params.yaml and `data/`."""
     with RunLock(workspace.state, "licence limit"):
         params = demo.base_params(workspace.root)
-        params, datasets = gates.limited(params, list(params["datasets"]), licence)
+        params, datasets = gates.limited(params, list(params["datasets"]), licence, place.cards)
         Workspace.prepare(workspace.root, {**params, "datasets": datasets})
         plan.forget_unlisted(workspace, datasets)
 

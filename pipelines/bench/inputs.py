@@ -44,7 +44,14 @@ LARGE = (
     ),
     ("sct_testing_data/t2s/t2s_uncropped.nii.gz", "sct_testing_data/t2s/t2s_uncropped_gmseg_manual.nii.gz", 1),
 )
-_CONCEPTS = ("liver", "lesion", "hippocampus", "polyp", "brain lesion", "lung nodule")  # names; labels are folded on them
+_CONCEPTS = (
+    "liver",
+    "lesion",
+    "hippocampus",
+    "polyp",
+    "brain lesion",
+    "lung nodule",
+)  # names; labels are folded on them
 
 
 @dataclass(frozen=True)
@@ -161,9 +168,7 @@ LARGE_CARD = DatasetCard(
     citation="see SOURCES.csv of the mirror",
     homepage="",
     layout_checked="made here",
-    layouts=(
-        Layout(image=r"images/(?P<case>case\d+-\d+)\.nii\.gz", label=r"labels/(?P<case>case\d+-\d+)\.nii\.gz"),
-    ),
+    layouts=(Layout(image=r"images/(?P<case>case\d+-\d+)\.nii\.gz", label=r"labels/(?P<case>case\d+-\d+)\.nii\.gz"),),
     labels=ByValue(dict(enumerate(_CONCEPTS, start=1))),
     intensity=Intensity("percentile", (0.5, 99.5)),
     searched=_CONCEPTS,

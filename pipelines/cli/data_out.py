@@ -107,7 +107,7 @@ def _version(name: str, workspace: Any) -> tuple[str, Path]:
     from pipelines.plan import known_dataset
 
     place = _existing(workspace)
-    dataset = known_dataset(name)
+    dataset = known_dataset(name, place.cards)
     if not (place.data / dataset / "dataset.json").is_file():
         msg = f"{place.data / dataset}: no dataset version here. Run: segfoundry data ingest {dataset}"
         raise UsageError(msg)

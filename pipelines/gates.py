@@ -80,7 +80,8 @@ def limited(
     """Parameters with the licence limit `licence` (None: the one that they have), and the `names` that it allows.
 
     What it leaves out is told as events, with the reason, and taken out of `datasets` and `train.datasets`,
-    so that no stage makes or reads it. `cards` is the folder of a workspace's own cards. UsageError where no name is left.
+    so that no stage makes or reads it. `cards` is the folder of a workspace's own cards. UsageError where no
+    name is left.
     """
     from preprocessing.cards import load_card
 

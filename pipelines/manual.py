@@ -56,7 +56,7 @@ def limit(workspace: Workspace, licence: str) -> None:
     """Limit a workspace to datasets whose card says yes to `licence`; the others leave its params.yaml and `data/`."""
     with RunLock(workspace.state, "licence limit"):
         params = demo.base_params(workspace.root)
-        params, datasets = gates.limited(params, list(params["datasets"]), licence, place.cards)
+        params, datasets = gates.limited(params, list(params["datasets"]), licence, workspace.cards)
         Workspace.prepare(workspace.root, {**params, "datasets": datasets})
         plan.forget_unlisted(workspace, datasets)
 

@@ -112,6 +112,16 @@ def one_case_an_image(cases: Iterable[RawCase]) -> Iterator[RawCase]:
             )
 
 
+def one_case_a_label(cases: Iterable[RawCase]) -> Iterator[RawCase]:
+    """Split cases with several labels into one case each, all with the same images: labels that are no one truth."""
+    for case in cases:
+        if len(case.labels) < 2:
+            yield case
+        for label in case.labels if len(case.labels) > 1 else ():
+            stem = clean_id(label.rsplit("/", 1)[-1].split(".", 1)[0])
+            yield replace(case, case_id=f"{case.case_id}_{stem}", labels=(label,))
+
+
 def clean_id(text: str) -> str:
     """A case id that is safe in paths and keys: letters, digits, dot, dash, underscore."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")

@@ -18,6 +18,7 @@ from preprocessing.harmonize import geometry, intensity, slices, unions, volume
 from preprocessing.harmonize.flat import flat_case
 from preprocessing.harmonize.item import CaseItem, case_columns, merge, reading, searched
 from preprocessing.harmonize.labels import Masks
+from preprocessing.harmonize.slide import slide_case
 from preprocessing.many import digest_of_shared, shares_files
 from preprocessing.readers import DECODER_ERRORS, dicom, nifti_family, stacks, unreadable
 from preprocessing.readers.sniff import kind_at
@@ -48,7 +49,9 @@ def process(item: CaseItem) -> CaseResult:
             return result
     try:
         _check_complete(item)
-        if _is_flat(item):
+        if item.layout.tiles is not None:
+            result.rows, result.columns = slide_case(item, item.layout.tiles)
+        elif _is_flat(item):
             result.rows, result.columns = flat_case(item)
         else:
             result.rows, result.columns = _volume(item)
@@ -88,46 +91,49 @@ def _check_complete(item: CaseItem) -> None:
 
 
 def _is_flat(item: CaseItem) -> bool:
-    """Whether a case is a picture: a raster file, an array without a z axis, or a DICOM image that has no place."""
+    """Whether a case is a picture: a raster file, an array without a z axis, or one DICOM image without a place."""
     file = item.case.images[0]
     path = item.path(file)
     with reading(file):
         kind = kind_at(path)
         if kind == "dicom":
             return len(item.case.images) == 1 and dicom.is_picture(path)
-        return kind in ("raster", "array") and not stacks.is_volume(path, item.case.layout)
+        return kind in ("raster", "array") and not stacks.is_volume(path, item.layout)
 
 
 def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A volume: one sample for every slice across the card's axes, empty slices too."""
-    card, case, root = item.card, item.case, Path(item.root)
+    card, case = item.card, item.case
     with reading(case.images[0]):
-        read = volume.read([root / file for file in case.images], card, item.orientation)
+        read = volume.read([item.path(file) for file in case.images], card, item.orientation, item.layout, case.index)
         voxels, record = intensity.to_8bit(
             nifti_family.array_of(read.harmonized), card.intensity, inverted=read.inverted, voi=read.voi
         )
     masks = merge([_volume_masks(item, file, read) for file in case.labels])
     others = {name: merge([_volume_masks(item, file, read) for file in files]) for name, files in case.readings}
-    rows = _cut(item, voxels, volume.regridded(masks, read), read.harmonized.GetSpacing(), read)
+    rows = _cut(item, voxels, volume.regridded(masks, read), read)
     axes = volume.axes_of(card, read.harmonized)
     record = {**record, "axis": axes[0], **({"axes": list(axes)} if len(axes) > 1 else {})}
+    grid = geometry.grid_columns(read.original, read.harmonized)
     return rows, {
-        **geometry.grid_columns(read.original, read.harmonized),
+        **(grid if read.placed else geometry.unplaced(grid)),
         **case_columns(record, masks, others, len(rows)),
     }
 
 
-def _cut(
-    item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, spacing: tuple[float, ...], read: volume.Volume
-) -> list[dict[str, Any]]:
-    how = item.case.instances or item.card.instances
+def _cut(item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, read: volume.Volume) -> list[dict[str, Any]]:
     looked_for = searched(item.card, masks)
+    numbers = _volume_numbers(item, read) if item.instances == "values" else {}
+    spacing = read.harmonized.GetSpacing()
     rows = []
     for axis in volume.axes_of(item.card, read.harmonized):
         for index, pixels, on_slice in volume.planes(voxels, masks, axis):
             objects: list[slices.Object] = []
             for concept in sorted(on_slice):
-                parts = slices.split_instances(on_slice[concept], how, item.min_object_area_px)
+                if concept in numbers:
+                    parts = slices.by_number(np.take(numbers[concept], index, axis="zyx".index(axis)))
+                else:
+                    parts = slices.split_instances(on_slice[concept], item.instances, item.min_object_area_px)
                 objects += slices.objects_of(concept, parts)
             shape = (int(pixels.shape[0]), int(pixels.shape[1]))
             objects, absent = unions.extend(objects, sorted(looked_for - set(on_slice)), item.card.unions, shape)
@@ -139,7 +145,7 @@ def _cut(
                     absent=absent,
                     axis=axis,
                     slice_index=index,
-                    spacing_mm_yx=geometry.in_plane(spacing, axis),
+                    spacing_mm_yx=geometry.in_plane(spacing, axis) if read.placed else None,
                 )
             )
     return rows
@@ -147,6 +153,11 @@ def _cut(
 
 def _volume_masks(item: CaseItem, file: str, read: volume.Volume) -> Masks:
     """Masks (z, y, x) of one label file on the oriented grid of a volume."""
-    rule = item.case.rule or item.card.labels
     with reading(file):
-        return volume.label_masks(item.path(file), rule, read, item.orientation, item.card.frame, item.part(file))
+        return volume.label_masks(item, file, read)
+
+
+def _volume_numbers(item: CaseItem, read: volume.Volume) -> dict[str, NDArray[Any]]:
+    """Instance numbers (z, y, x) of the first label file, by concept, on the harmonized grid."""
+    with reading(item.case.labels[0]):
+        return volume.label_numbers(item, item.case.labels[0], read)

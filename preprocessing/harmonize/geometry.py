@@ -185,6 +185,22 @@ def grid_columns(original: sitk.Image, harmonized: sitk.Image) -> dict[str, Any]
     }
 
 
+def unplaced(columns: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a volume whose voxels have no known size or place: sizes alone."""
+    kept = ("dimensions", "original_size_xyz", "harmonized_size_xyz")
+    return {name: value if name in kept else None for name, value in columns.items()}
+
+
+def regrid_numbers(numbers_zyx: NDArray[Any], source: sitk.Image, target: sitk.Image) -> NDArray[Any]:
+    """Instance numbers on the grid of `source` put onto the grid of `target`, by nearest neighbour."""
+    if target is source:
+        return numbers_zyx
+    image = sitk.GetImageFromArray(numbers_zyx.astype(np.int32))
+    image.CopyInformation(source)
+    array: NDArray[Any] = sitk.GetArrayFromImage(_nearest(image, target))
+    return array
+
+
 def flat_columns(height: int, width: int) -> dict[str, Any]:
     """The geometry columns of `CASES_SCHEMA` for a 2D image, which has no place in the world."""
     return {
@@ -211,7 +227,7 @@ def to_original_grid(mask_zyx: NDArray[Any], case_row: Mapping[str, Any]) -> NDA
     if mask_zyx.shape != size[::-1]:
         msg = f"expected an array (z, y, x) of {size[::-1]}, found {mask_zyx.shape}"
         raise ValueError(msg)
-    if case_row["dimensions"] == 2:
+    if case_row["dimensions"] == 2 or case_row["original_orientation"] is None:
         return mask_zyx
     is_bool = mask_zyx.dtype == bool
     image = sitk.GetImageFromArray(mask_zyx.astype(np.uint8) if is_bool else mask_zyx)

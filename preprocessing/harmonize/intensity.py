@@ -52,6 +52,10 @@ def to_8bit(
 def _as_is(pixels: NDArray[Any], inverted: bool) -> tuple[NDArray[np.uint8], Record]:
     if pixels.dtype == bool:
         return _turned(pixels.astype(np.uint8) * np.uint8(255), {"rule": "as_is"}, inverted)
+    if pixels.dtype.kind == "f" and pixels.size:  # 8 bits that some program stored as floats, exactly
+        whole = pixels.astype(np.uint8) if pixels.min() >= 0 and pixels.max() <= 255 else None
+        if whole is not None and np.array_equal(whole, pixels):
+            return _turned(whole, {"rule": "as_is"}, inverted)
     if pixels.dtype != np.uint8:
         raise CaseError(
             "intensity",

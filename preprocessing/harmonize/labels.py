@@ -53,13 +53,9 @@ def masks_of(label: NDArray[Any], rule: LabelRule, part: str = "") -> Masks:
         case InstanceIds():
             return {rule.concept: _integers(_one_channel(label)) > 0}
         case Segments() | Contours() | Polygons() | Coco():
-            kind = {
-                Segments: "a DICOM-SEG",
-                Contours: "an RTSTRUCT",
-                Polygons: "a file of polygons",
-                Coco: "a COCO file",
-            }[type(rule)]
-            raise CaseError("label_kind", expected=f"{kind}, as the card says", found="another kind of file")
+            kinds = {Segments: "DICOM-SEG", Contours: "RTSTRUCT", Polygons: "file of polygons", Coco: "COCO file"}
+            what = f"a {kinds[type(rule)]}, as the card says"
+            raise CaseError("label_kind", expected=what, found="another kind of file")
 
 
 def concept_named(name: str, names: Mapping[str, str], ignore: tuple[str, ...], what: str) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import CaseError
-from preprocessing.cards import Binary, ByChannel, ByColour, ByFile, Coco, InstanceIds, Outline, Polygons
+from preprocessing.cards import Binary, ByChannel, ByColour, ByFile, Coco, InstanceIds, LabelRule, Outline, Polygons
 from preprocessing.harmonize import outlines, slices
 from preprocessing.harmonize.item import CaseItem, reading
 from preprocessing.harmonize.labels import Masks, masks_of
@@ -30,7 +30,7 @@ def read_truth(item: CaseItem, file: str, shape: tuple[int, int]) -> Truth:
     with reading(file):
         if isinstance(item.rule, Polygons):
             shapes = polygons.read_shapes(item.path(file))
-            return _of_outlines(outlines.shapes_by_concept(shapes, item.rule, item.part(file), *shape), shape)
+            return of_outlines(outlines.shapes_by_concept(shapes, item.rule, item.part(file), *shape), shape)
         if isinstance(item.rule, Coco):
             return _of_coco(item, file, item.rule, shape)
         label = _label(item, file, shape)
@@ -38,7 +38,8 @@ def read_truth(item: CaseItem, file: str, shape: tuple[int, int]) -> Truth:
         return Truth(masks, lambda concept: _numbered(item, file, label, masks, concept))
 
 
-def _of_outlines(found: dict[str, list[outlines.RunLengths]], shape: tuple[int, int]) -> Truth:
+def of_outlines(found: dict[str, list[outlines.RunLengths]], shape: tuple[int, int]) -> Truth:
+    """The truth of outlines by concept: each outline is an object."""
     return Truth(
         {concept: outlines.united(objects, *shape) for concept, objects in found.items()},
         lambda concept: outlines.as_objects(concept, found.get(concept, [])),
@@ -50,7 +51,7 @@ def _of_coco(item: CaseItem, file: str, rule: Coco, shape: tuple[int, int]) -> T
     said = (image.height or shape[0], image.width or shape[1])
     if said != shape:
         raise _other_size(shape, said)
-    return _of_outlines(outlines.annotations_by_concept(image.annotations, rule, *shape), shape)
+    return of_outlines(outlines.annotations_by_concept(image.annotations, rule, *shape), shape)
 
 
 def _label(item: CaseItem, file: str, shape: tuple[int, int]) -> NDArray[np.generic]:
@@ -58,15 +59,17 @@ def _label(item: CaseItem, file: str, shape: tuple[int, int]) -> NDArray[np.gene
     path = item.path(file)
     if stacks.is_array(path, item.layout):
         return stacks.read_label_array(path, item.layout, item.case.index, shape, item.rule)
-    palette: raster.Palette = "index"
-    if isinstance(item.rule, ByColour):
-        palette = "colour"
-    elif isinstance(item.rule, Binary | Outline | ByFile):
-        palette = "binary"
-    label = raster.read_label(path, palette)
+    label = raster.read_label(path, palette_of(item.rule))
     if label.shape[:2] != shape:
         raise _other_size(shape, (label.shape[0], label.shape[1]))
     return label
+
+
+def palette_of(rule: LabelRule) -> raster.Palette:
+    """How a rule wants the palette of a label picture read."""
+    if isinstance(rule, ByColour):
+        return "colour"
+    return "binary" if isinstance(rule, Binary | Outline | ByFile) else "index"
 
 
 def _numbered(item: CaseItem, file: str, label: NDArray[np.generic], masks: Masks, concept: str) -> list[slices.Object]:

@@ -15,12 +15,14 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from preprocessing.cards import Contours, DatasetCard, LabelRule, Segments
-from preprocessing.harmonize import geometry
+from preprocessing.cards import Contours, DatasetCard, InstanceIds, Layout, Segments
+from preprocessing.harmonize import geometry, stack
+from preprocessing.harmonize.item import CaseItem
 from preprocessing.harmonize.labels import Mask, Masks, by_segment, masks_of
-from preprocessing.readers import dicom, nifti_family, rtstruct, seg
-from preprocessing.readers.sniff import kind_at
+from preprocessing.readers import dicom, kind_of, nifti_family, rtstruct, seg, stacks
 from preprocessing.readers.voi import Voi
+
+_PLAIN = Layout(image="")
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,20 @@ class Volume:
     inverted: bool = False
     voi: Voi | None = None
     header: Any = None
+    placed: bool = True  # whether the size of a voxel is known
 
 
-def read(paths: list[Path], card: DatasetCard, orientation: str) -> Volume:
-    """Read and harmonize the image of a case. Raises CaseError as the readers do."""
-    if kind_at(paths[0]) == "dicom":
+def read(
+    paths: list[Path], card: DatasetCard, orientation: str, layout: Layout = _PLAIN, index: int | None = None
+) -> Volume:
+    """Read and harmonize the image of a case, `index` of a stack. Raises CaseError as the readers do."""
+    if stacks.is_array(paths[0], layout):
+        original = stack.read_volume(paths[0], layout, index)
+        if not stack.has_spacing(layout):
+            return Volume(original, original, original, placed=False)
+        oriented = geometry.orient(original, orientation)
+        return Volume(original, oriented, geometry.regrid(oriented, card.spacing_mm_zyx))
+    if kind_of(paths[0]) == "dicom":
         series = dicom.read_series(paths, card.frame)
         original, rest = series.image, (tuple(series.uids), series.inverted, series.voi, series.header)
     else:
@@ -51,17 +62,34 @@ def read(paths: list[Path], card: DatasetCard, orientation: str) -> Volume:
     return Volume(original, oriented, geometry.regrid(oriented, card.spacing_mm_zyx), *rest)
 
 
-def label_masks(
-    path: Path, rule: LabelRule, volume: Volume, orientation: str, frame: int | None, part: str = ""
-) -> Masks:
+def label_masks(item: CaseItem, file: str, volume: Volume) -> Masks:
     """Masks (z, y, x) of one label file on the grid of `volume.oriented`. Raises CaseError as readers and rules do."""
+    path, rule = item.path(file), item.rule
     if isinstance(rule, Segments):
-        return _oriented(by_segment(_segments(path, rule, volume), rule), volume.original, orientation)
+        return _oriented(by_segment(_segments(path, rule, volume), rule), volume.original, item.orientation)
     if isinstance(rule, Contours):
-        return _oriented(by_segment(_regions(path, rule, volume), rule), volume.original, orientation)
-    label = geometry.orient(nifti_family.read_volume(path, frame), orientation)
+        return _oriented(by_segment(_regions(path, rule, volume), rule), volume.original, item.orientation)
+    if stacks.is_array(path, item.layout):
+        found = stack.read_masks(path, item.layout, item.case.index, _shape(volume), rule, item.part(file))
+        return _oriented(found, volume.original, item.orientation) if volume.placed else found
+    label = geometry.orient(nifti_family.read_volume(path, item.card.frame), item.orientation)
     geometry.check_same_grid(volume.oriented, label)
-    return masks_of(nifti_family.array_of(label), rule, part)
+    return masks_of(nifti_family.array_of(label), rule, item.part(file))
+
+
+def label_numbers(item: CaseItem, file: str, volume: Volume) -> dict[str, NDArray[Any]]:
+    """Instance numbers (z, y, x) by concept on the harmonized grid, of a label file that numbers its instances."""
+    path, rule = item.path(file), item.rule
+    if stacks.is_array(path, item.layout):
+        found = stack.read_numbers(path, item.layout, item.case.index, _shape(volume), rule)
+        if volume.placed:
+            found = {concept: _oriented_array(ids, volume.original, item.orientation) for concept, ids in found.items()}
+    elif isinstance(rule, InstanceIds):
+        label = geometry.orient(nifti_family.read_volume(path, item.card.frame), item.orientation)
+        found = {rule.concept: nifti_family.array_of(label)}
+    else:
+        return {}
+    return {concept: geometry.regrid_numbers(ids, volume.oriented, volume.harmonized) for concept, ids in found.items()}
 
 
 def regridded(masks: Masks, volume: Volume) -> Masks:
@@ -93,11 +121,20 @@ def _regions(path: Path, rule: Contours, volume: Volume) -> Masks:
     return rtstruct.read_contours(path, list(volume.uids), volume.original, skip=rule.ignore, partial=rule.partial)
 
 
+def _shape(volume: Volume) -> tuple[int, ...]:
+    """(z, y, x) of the volume as it was stored."""
+    return tuple(int(size) for size in reversed(volume.original.GetSize()))
+
+
 def _oriented(masks: Masks, original: sitk.Image, orientation: str) -> Masks:
     """Masks on the original grid in the harmonized orientation."""
-    found: Masks = {}
-    for concept, mask in masks.items():
-        image = sitk.GetImageFromArray(mask.astype(np.uint8))
-        image.CopyInformation(original)
-        found[concept] = nifti_family.array_of(geometry.orient(image, orientation)).astype(bool)
-    return found
+    return {
+        concept: _oriented_array(mask.astype(np.uint8), original, orientation).astype(bool)
+        for concept, mask in masks.items()
+    }
+
+
+def _oriented_array(array: NDArray[Any], original: sitk.Image, orientation: str) -> NDArray[Any]:
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(original)
+    return nifti_family.array_of(geometry.orient(image, orientation))

@@ -123,6 +123,14 @@ def shown(page: Any, pixels: NDArray[Any], palette: str) -> NDArray[Any]:
     pixels = pixels.reshape(page.shape)
     if str(page.axes).startswith("S") and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
+    pixels = coloured(page, pixels, palette)
+    tag = page.tags.get(274)
+    turn = _TURNS.get(int(tag.value) if tag is not None and tag.value else 1)
+    return np.ascontiguousarray(turn(pixels)) if turn else pixels
+
+
+def coloured(page: Any, pixels: NDArray[Any], palette: str) -> NDArray[Any]:
+    """Pixels (height, width[, samples]) of a page with white as white and its palette resolved, as `palette` says."""
     if int(page.photometric) == _MIN_IS_WHITE and (pixels.dtype == bool or palette == "colour"):
         if pixels.dtype == bool:
             pixels = ~pixels
@@ -133,9 +141,7 @@ def shown(page: Any, pixels: NDArray[Any], palette: str) -> NDArray[Any]:
 
         colours = (np.asarray(page.colormap) >> 8).astype(np.uint8).T[pixels]
         pixels = colours if palette == "colour" else mask_of_palette(pixels, colours)
-    tag = page.tags.get(274)
-    turn = _TURNS.get(int(tag.value) if tag is not None and tag.value else 1)
-    return np.ascontiguousarray(turn(pixels)) if turn else pixels
+    return pixels
 
 
 def pages_refused(count: int) -> CaseError:

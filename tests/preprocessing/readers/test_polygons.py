@@ -89,7 +89,7 @@ def square(*boxes: tuple[int, int, int, int]) -> np.ndarray:
     ("content", "names"),
     [
         (labelme(("Tumour", "polygon", SQUARE)), {"tumour": "tumour"}),
-        (labelme(("Tumour", "rectangle", [(9.0, 9.0), (31.0, 31.0)]), ("tumour", "polygon", SQUARE)), {"tumour": "tumour"}),
+        (labelme(("Tumour", "rectangle", FAR[::2]), ("tumour", "polygon", SQUARE)), {"tumour": "tumour"}),
         (imagescope(("0", SQUARE, "0")), {"": "tumour"}),
         (imagescope(("0", SQUARE, "0"), name="Tumour"), {"tumour": "tumour"}),
         (imagescope(("0", SQUARE, "0"), attribute="Tumour"), {"tumour": "tumour", "other": "vessel"}),

@@ -125,16 +125,14 @@ def test_a_rotated_photograph_and_its_label_are_upright(tmp_path: Path, orientat
         assert np.array_equal(raster.read_label(tmp_path / file), shown)
 
 
-@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits", "zstd", "lzma", "jpeg2000"])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits", "zstd", "lzma"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float32])
 def test_tiff_depths_and_codecs(tmp_path: Path, compression: str | None, dtype: type) -> None:
-    if compression == "jpeg2000" and dtype not in (np.uint8, np.uint16):
-        pytest.skip("JPEG 2000 holds whole numbers of 16 bits")
     array = (RNG.random((40, 50)) * 200).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", array, compression=compression, tile=(32, 32))
     found = raster.read_image(tmp_path / "a.tif").pixels
     assert found.dtype == dtype
-    assert np.array_equal(found, array) or compression == "jpeg2000"
+    assert np.array_equal(found, array)
 
 
 def test_tiff_planes_bits_and_white_zero(tmp_path: Path) -> None:

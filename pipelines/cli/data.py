@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.data_cards import CardOption, RootOption
-from pipelines.cli.output import JsonOption, WorkspaceOption, show, table
+from pipelines.cli.data_cards import CardOption, RootOption, about_pseudonyms
+from pipelines.cli.output import JsonOption, WorkspaceOption, logs, show, table
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list, fetch, check, ingest, describe, compare, export.")
 
@@ -106,6 +106,8 @@ def ingest(
 
     with following():
         place, roots = manual.fetch(_root(workspace), names or [], card=card, folder=root)
+        for notice in dict.fromkeys(text for name in roots for text in about_pseudonyms(place.card(name))):
+            logs().print(f"notice: {notice}")
         made = manual.make(place, [f"ingest@{name}" for name in roots])
     rows = []
     for name in roots:

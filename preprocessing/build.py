@@ -20,7 +20,7 @@ from infra.errors import DataError
 from infra.storage import TEMPORARY_SUFFIX, digest_of, remove_leftovers, write_bytes, write_json, write_text
 from preprocessing import ontology, quality, schema, shards
 from preprocessing.card_page import card_page
-from preprocessing.cards import DatasetCard, RawCase, cases_of
+from preprocessing.cards import DatasetCard, RawCase, card_for, cases_of
 from preprocessing.case_cache import CaseCache, Entry, pack
 from preprocessing.harmonize.case import CaseItem, process
 from preprocessing.pairing import files_below
@@ -90,7 +90,9 @@ def build_dataset(
         if path.name not in written:
             path.unlink()
     report = _report(job, source_kind, account, manifest, written, len(cases), tables.num_rows)
-    write_json(out / schema.CONCEPTS_FILE, {concept: ontology.describe(concept) for concept in card.concepts})
+    write_json(
+        out / schema.CONCEPTS_FILE, {concept: ontology.describe(concept, card.modality) for concept in card.concepts}
+    )
     write_text(out / schema.CARD_FILE, card_page(card, report, manifest, tables, account, out))
     write_json(out / schema.DATASET_FILE, report)
     return {**report, "reused_cases": reused}
@@ -141,7 +143,7 @@ def _item(job: _Job, case: RawCase, root: Path, sha256: dict[str, str]) -> CaseI
     identity = asdict(case)
     identity.update(group="", split="")  # neither decides what a row says
     return CaseItem(
-        card=job.card,
+        card=card_for(job.card, case),
         case=case,
         root=str(root),
         sha256=digests,

@@ -11,7 +11,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -38,8 +38,8 @@ from preprocessing.rules import (
 __all__ = [
     "RULES", "Answer", "Binary", "ByChannel", "ByColour", "ByFile", "ByValue", "Cases", "Coco", "Contours",
     "DatasetCard", "InstanceIds", "Instances", "Intensity", "LabelRule", "Layout", "Licence", "Official", "Outline",
-    "Polygons", "RawCase", "Segments", "SplitHint", "Sprites", "Tiles", "all_cards", "cases_of", "concepts_of",
-    "load_card",
+    "Polygons", "RawCase", "Segments", "SplitHint", "Sprites", "Tiles", "all_cards", "card_for", "cases_of",
+    "concepts_of", "load_card",
 ]  # fmt: skip
 
 Answer = Literal["yes", "no", "unknown"]
@@ -138,6 +138,12 @@ class Layout:
       With neither a volume has no spacing, and is cut across its first axis.
 
     `tiles`: one sample a tile; the case stays the whole picture.
+
+    `beside` are files that a reader opens by itself (the voxels of a detached header): they count as files of
+    the case, so that a change of them is seen.
+
+    `(?P<within>…)`, where it is there, is put before the case's name: a folder above, with other folders
+    between. `modality` and `intensity` are the card's, unless a folder of several modalities says another.
     """
 
     image: str
@@ -154,6 +160,9 @@ class Layout:
     spacing_mm_zyx: tuple[float, float, float] | None = None
     geometry_keys: Mapping[str, str] = field(default_factory=dict)
     tiles: Tiles | None = None
+    beside: str = ""
+    modality: str = ""
+    intensity: Intensity | None = None
 
     def __post_init__(self) -> None:
         for name in ("axes", "label_axes"):
@@ -194,6 +203,8 @@ class DatasetCard:
     spacing_mm_zyx: tuple[float, float, float] | None = None  # of the harmonized axes; None: kept as it is
     axes: tuple[Literal["z", "y", "x"], ...] = ()  # empty: the axis of coarsest spacing alone
     frame: int | None = None  # counted from 0; None: a file of several frames is refused
+    evaluation_only: bool = False  # an external test set: training on it is an error
+    unions: tuple[str, ...] = ()  # concepts of the ontology that are made of this card's: see preprocessing.ontology
 
     @property
     def domain(self) -> str:
@@ -202,9 +213,9 @@ class DatasetCard:
 
     @property
     def concepts(self) -> tuple[str, ...]:
-        """Every concept that the card's label rules can give, sorted."""
+        """Every concept that the card's label rules can give, and the unions made of them, sorted."""
         rules = [self.labels, *(layout.labels for layout in self.layouts if layout.labels is not None)]
-        return tuple(sorted({concept for rule in rules for concept in concepts_of(rule)}))
+        return tuple(sorted({*self.unions, *(concept for rule in rules for concept in concepts_of(rule))}))
 
     def resolved(self) -> dict[str, Any]:
         """The card as JSON-ready values, with the kind of each label rule named."""
@@ -230,15 +241,24 @@ class RawCase:
     # label file -> its `(?P<part>…)` in lower case, where it has one; of a COCO file the image's `file_name` in it
     parts: tuple[tuple[str, str], ...] = ()
     index: int | None = None  # which image of a stack
+    beside: tuple[str, ...] = ()  # files that are read with the others: see `Layout.beside`
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Every file of the case, in the order images, labels, readings, without repeats."""
-        listed = [*self.images, *self.labels, *(file for _, files in self.readings for file in files)]
+        """Every file of the case, in the order images, labels, readings, files beside them, without repeats."""
+        listed = [*self.images, *self.labels, *(file for _, files in self.readings for file in files), *self.beside]
         return tuple(dict.fromkeys(listed))
 
 
 Cases = Callable[[Path], Iterator[RawCase]]
+
+
+def card_for(card: DatasetCard, case: RawCase) -> DatasetCard:
+    """The card as one case sees it: with the modality and intensity rule of the layout that found the case."""
+    layout = case.layout
+    if layout is None or not (layout.modality or layout.intensity):
+        return card
+    return replace(card, modality=layout.modality or card.modality, intensity=layout.intensity or card.intensity)
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.storage import digest_of, sha256_file
-from preprocessing.cards import DatasetCard, RawCase, cases_of
+from preprocessing.cards import DatasetCard, RawCase, card_for, cases_of
 from preprocessing.harmonize.case import CaseItem, CaseResult, process
 from preprocessing.many import digest_of_shared, shares_files
 from preprocessing.pairing import files_below
@@ -66,7 +66,7 @@ def _item(card: DatasetCard, case: RawCase, root: Path, orientation: str) -> Cas
     digest = digest_of_shared if shares_files(case, card) else sha256_file
     digests = {file: digest(root / file) for file in case.files}
     return CaseItem(
-        card=card,
+        card=card_for(card, case),
         case=case,
         root=str(root),
         sha256=digests,

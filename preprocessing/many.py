@@ -80,7 +80,6 @@ def _pieces(root: Path, said: dict[str, str], rule: LabelRule) -> list[str]:
         there(root, file, sprite.mask)
         for file, name in said.items()
         for sprite in read_sprites(root / file, rule)[name]
-        if sprite.concept is not None
     ]
     return list(dict.fromkeys(file for file in found if file is not None))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.errors import DataError
@@ -26,6 +26,7 @@ class _Found:
     labels: list[str] = field(default_factory=list)
     readings: dict[str, list[str]] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
+    beside: list[str] = field(default_factory=list)
     set: str = ""
     split: SplitHint = ""
 
@@ -88,6 +89,28 @@ def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:
     return sorted(cases, key=lambda case: case.case_id)
 
 
+def one_case_an_image(cases: Iterable[RawCase]) -> Iterator[RawCase]:
+    """Split cases with several images (the sequences of one MR study) into one case each, all with the same truth."""
+    for case in cases:
+        if len(case.images) < 2:
+            yield case
+        for image in case.images if len(case.images) > 1 else ():
+            stem = clean_id(image.rsplit("/", 1)[-1].split(".", 1)[0])
+            yield replace(
+                case, case_id=stem if stem.startswith(case.case_id) else f"{case.case_id}_{stem}", images=(image,)
+            )
+
+
+def one_case_a_label(cases: Iterable[RawCase]) -> Iterator[RawCase]:
+    """Split cases with several labels into one case each, all with the same images: labels that are no one truth."""
+    for case in cases:
+        if len(case.labels) < 2:
+            yield case
+        for label in case.labels if len(case.labels) > 1 else ():
+            stem = clean_id(label.rsplit("/", 1)[-1].split(".", 1)[0])
+            yield replace(case, case_id=f"{case.case_id}_{stem}", labels=(label,))
+
+
 def clean_id(text: str) -> str:
     """A case id that is safe in paths and keys: letters, digits, dot, dash, underscore."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")
@@ -108,7 +131,7 @@ def why_not_data(card: DatasetCard, file: str) -> str | None:
 
 
 def _compiled(layout: Layout) -> list[tuple[str, re.Pattern[str]]]:
-    listed = [("image", layout.image), ("label", layout.label), *layout.readings.items()]
+    listed = [("image", layout.image), ("label", layout.label), ("beside", layout.beside), *layout.readings.items()]
     return [(name, re.compile(pattern)) for name, pattern in listed if pattern]
 
 
@@ -123,8 +146,9 @@ def _claim(
         match = pattern.fullmatch(file)
         if match is None:
             continue
-        item = found.setdefault(match["case"], _Found(layout))
         named = match.groupdict()
+        key = f"{named['within']}/{match['case']}" if named.get("within") else match["case"]
+        item = found.setdefault(key, _Found(layout))
         if name != "image" and named.get("part"):
             item.parts[file] = named["part"].lower()
         item.set = named.get("set") or item.set
@@ -132,6 +156,8 @@ def _claim(
             item.images.append(file)
         elif name == "label":
             item.labels.append(file)
+        elif name == "beside":
+            item.beside.append(file)
         else:
             item.readings.setdefault(name, []).append(file)
         if named.get("split"):
@@ -153,4 +179,5 @@ def _case(card: DatasetCard, key: str, item: _Found) -> RawCase:
         instances=item.layout.instances,
         layout=item.layout,
         parts=tuple(sorted(item.parts.items())),
+        beside=tuple(item.beside),
     )

@@ -27,15 +27,17 @@ def recipe_file(card: DatasetCard) -> dict[str, Any]:
     return {
         "dataset": card.name,
         "card": card.resolved(),
-        "concepts": {concept: ontology.describe(concept) for concept in card.concepts},
+        "concepts": {concept: ontology.describe(concept, card.modality) for concept in card.concepts},
+        "unions": {union: ontology.parts_of(union) for union in card.unions},
         "row_code_sha256": row_code,
         "code_sha256": digest_of([row_code, _digest(_matching(_BUILD_CODE))]),
     }
 
 
 def recipe_sha256(recipe: dict[str, Any], harmonize: dict[str, Any]) -> str:
-    """Digest of what decides a row: card, harmonization parameters, reading code."""
-    return digest_of({"card": recipe["card"], "code": recipe["row_code_sha256"], "harmonize": harmonize})
+    """Digest of what decides a row: card, parts of its unions, harmonization parameters, reading code."""
+    decides = {"card": recipe["card"], "code": recipe["row_code_sha256"], "harmonize": harmonize}
+    return digest_of({**decides, "unions": recipe["unions"]} if recipe["unions"] else decides)
 
 
 def _own_file(card: DatasetCard) -> Path | None:

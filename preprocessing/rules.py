@@ -12,19 +12,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ByValue:
-    """A label image whose grey values are classes; a value further than `tolerance` from all is unknown."""
+    """A label image whose grey values are classes; a value further than `tolerance` from all is unknown.
+
+    `ignore`: values that are no class of interest (a frame around the picture, "void"): background.
+    """
 
     values: Mapping[int, str]
     tolerance: int = 0
     background: int = 0
+    ignore: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ByColour:
-    """A colour label image: (red, green, blue) -> concept; black is background."""
+    """A colour label image: (red, green, blue) -> concept; black is background, and so are the colours to `ignore`."""
 
     colours: tuple[tuple[tuple[int, int, int], str], ...]
     tolerance: int = 0
+    ignore: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)

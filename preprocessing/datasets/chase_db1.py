@@ -31,6 +31,7 @@ CARD = DatasetCard(
     ),
     labels=Binary("retinal vessel"),
     searched=("retinal vessel",),
+    evaluation_only=True,
     annotator="1stHO",
     group=r"^Image_(\d+)[LR]$",
     official=Official(

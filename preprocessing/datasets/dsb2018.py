@@ -31,6 +31,7 @@ CARD = DatasetCard(
     labels=Binary("cell nucleus"),
     instances="files",
     searched=("cell nucleus",),
+    evaluation_only=True,
     annotator="a team of biologists",
     official=Official(
         url="https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from infra.storage import sha256_file
-from preprocessing.harmonize import geometry, intensity, slices, volume
+from preprocessing.harmonize import geometry, intensity, slices, unions, volume
 from preprocessing.harmonize.flat import flat_case
 from preprocessing.harmonize.item import CaseItem, case_columns, merge, reading, searched
 from preprocessing.harmonize.labels import Masks
@@ -153,12 +153,14 @@ def _cut(item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, read: volume.V
                 else:
                     parts = slices.split_instances(on_slice[concept], item.instances, item.min_object_area_px)
                 objects += slices.objects_of(concept, parts)
+            shape = (int(pixels.shape[0]), int(pixels.shape[1]))
+            objects, absent = unions.extend(objects, sorted(looked_for - set(on_slice)), item.card.unions, shape)
             rows.append(
                 slices.sample_row(
                     sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
                     pixels=pixels,
                     objects=objects,
-                    absent=sorted(looked_for - set(on_slice)),
+                    absent=absent,
                     axis=axis,
                     slice_index=index,
                     spacing_mm_yx=geometry.in_plane(spacing, axis) if read.placed else None,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.harmonize import geometry, intensity, payload, slices
+from preprocessing.harmonize import geometry, intensity, payload, slices, unions
 from preprocessing.harmonize.item import CaseItem, Rows, case_columns, merge, reading, searched
 from preprocessing.harmonize.labels import Masks
 from preprocessing.harmonize.truth import Truth, read_truth
@@ -27,11 +27,13 @@ def flat_case(item: CaseItem) -> tuple[Rows, dict[str, Any]]:
     masks = merge([truth.masks for truth in truths])
     others = {name: merge([read_truth(item, file, shape).masks for file in files]) for name, files in case.readings}
     objects = objects_of(item, truths, masks)
+    absent = sorted(searched(card, masks) - {each["concept"] for each in objects})
+    objects, absent = unions.extend(objects, absent, card.unions, shape)
     row = slices.sample_row(
         sample_id=f"{card.name}/{item.shown_id}",
         pixels=pixels,
         objects=objects,
-        absent=sorted(searched(card, masks) - {each["concept"] for each in objects}),
+        absent=absent,
         jpeg=jpeg,
     )
     return [row], {**geometry.flat_columns(*shape), **case_columns(record, masks, others, 1)}

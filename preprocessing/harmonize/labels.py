@@ -72,7 +72,7 @@ def concept_named(name: str, names: Mapping[str, str], ignore: tuple[str, ...], 
 def by_value(label: NDArray[Any], rule: ByValue) -> Masks:
     """Each value goes to the nearest code within the tolerance."""
     label = _integers(_one_channel(label))
-    codes = np.array([rule.background, *rule.values], dtype=np.int64)
+    codes = np.array([rule.background, *rule.values, *rule.ignore], dtype=np.int64)
     present, inverse_needed = np.unique(label), rule.tolerance > 0
     distance = np.abs(present.astype(np.int64)[:, None] - codes[None, :])
     nearest = distance.argmin(axis=1)
@@ -103,7 +103,7 @@ def by_colour(label: NDArray[Any], rule: ByColour) -> Masks:
     packed = (label.astype(np.uint32) * np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)).sum(axis=2, dtype=np.uint32)
     present = np.unique(packed)
     colours = np.stack([(present >> shift) & 255 for shift in (16, 8, 0)], axis=1).astype(np.int64)
-    codes = np.array([(0, 0, 0), *(colour for colour, _ in rule.colours)], dtype=np.int64)
+    codes = np.array([(0, 0, 0), *(colour for colour, _ in rule.colours), *rule.ignore], dtype=np.int64)
     distance = np.abs(colours[:, None, :] - codes[None, :, :]).max(axis=2)
     nearest = distance.argmin(axis=1)
     unknown = colours[distance[np.arange(present.size), nearest] > rule.tolerance]

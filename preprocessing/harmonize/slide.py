@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from preprocessing.cards import Coco, InstanceIds, Outline, Polygons, Sprites, Tiles
-from preprocessing.harmonize import geometry, intensity, outlines, slices
+from preprocessing.harmonize import geometry, intensity, outlines, slices, unions
 from preprocessing.harmonize.flat import objects_of
 from preprocessing.harmonize.item import CaseItem, Rows, case_columns, merge, reading
 from preprocessing.harmonize.labels import masks_of
@@ -57,7 +57,8 @@ def slide_case(item: CaseItem, tiles: Tiles) -> tuple[Rows, dict[str, Any]]:
         rows, voxels, blank, record = _cut(item, tiles, slide, level, truths)
     found = {concept for concept, area in voxels.items() if area}
     for row in rows:
-        row["absent"] = sorted((set(item.card.searched) | found) - {each["concept"] for each in row["objects"]})
+        absent = sorted((set(item.card.searched) | found) - {each["concept"] for each in row["objects"]})
+        row["absent"] = unions.extend([], absent, item.card.unions, (row["height"], row["width"]))[1]
     record["tiles"] = {
         "size_px": tiles.size_px, "level": level, "scale": slide.scale(level), "mpp": slide.mpp, "blank": blank
     }  # fmt: skip
@@ -94,7 +95,7 @@ def _cut(
             slices.sample_row(
                 sample_id=f"{item.card.name}/{item.shown_id}/y{y:06d}x{x:06d}",
                 pixels=raster.grey_if_equal(pixels),
-                objects=objects_of(item, marked, masks),
+                objects=unions.extend(objects_of(item, marked, masks), [], item.card.unions, (tall, wide))[0],
                 absent=[],
                 spacing_mm_yx=(spacing, spacing) if spacing else None,
             )

@@ -24,7 +24,7 @@ from preprocessing.cards import (
 )
 from preprocessing.harmonize import outlines, slices
 from preprocessing.harmonize.item import CaseItem, reading
-from preprocessing.harmonize.labels import Masks, masks_of
+from preprocessing.harmonize.labels import Masks, concept_named, masks_of
 from preprocessing.readers import polygons, raster, stacks
 from preprocessing.readers.coco import read_coco
 from preprocessing.readers.sprites import placed, read_sprites, there
@@ -75,13 +75,14 @@ def _of_sprites(item: CaseItem, file: str, rule: Sprites, shape: tuple[int, int]
         return Truth({}, lambda _: [])
     parts: dict[str, list[slices.Mask]] = {}
     for sprite in read_sprites(item.path(file), rule)[item.part(file)]:  # of a table that cannot be read: raises
-        if sprite.concept is None:
+        concept = concept_named(sprite.name, rule.names, rule.ignore, "a row of the class")
+        if concept is None:
             continue
         where = there(Path(item.root), file, sprite.mask)
         if where is None:
             raise CaseError("label_missing", expected=f"a file {sprite.mask!r}, as the table says", found="none")
         with reading(where):
-            parts.setdefault(sprite.concept, []).append(placed(item.path(where), sprite, shape))
+            parts.setdefault(concept, []).append(placed(item.path(where), sprite, shape))
     masks = {concept: np.asarray(np.any(each, axis=0)) for concept, each in parts.items()}
     return Truth(masks, lambda concept: slices.objects_of(concept, parts.get(concept, [])))
 

@@ -79,7 +79,7 @@ def _cases(card: DatasetCard, found: _Found) -> list[RawCase]:
     cases = []
     for uid, home in homes.items():
         mark = sha256_bytes(uid.encode())[:8]
-        case_id = home if home and shared[home] < 2 else f"{home}-{mark}".strip("-")
+        case_id = home if home.strip(".") and shared[home] < 2 else f"{home}-{mark}".strip("-.")
         group = found.patients.get(uid) or group_of(card, case_id)
         cases.append(RawCase(case_id, group, tuple(found.series.get(uid, [])), tuple(found.labels.get(uid, []))))
     return sorted(cases, key=lambda case: case.case_id)

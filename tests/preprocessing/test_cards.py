@@ -34,6 +34,7 @@ MIRRORED = {
     "GlaS": (16, 16, 16),
     "ISBI2012_EM": (24, 24, 6),
     "OCTA_FAZ": (11, 11, 11),
+    "COVID19_CXR_segmentations": (100, 24, 73),
 }
 
 

@@ -20,6 +20,7 @@ from preprocessing.cards import (
     Outline,
     Polygons,
     Segments,
+    Sprites,
     all_cards,
 )
 
@@ -35,7 +36,8 @@ checked" must be looked up before the data is used.
 # What tests/preprocessing reads real files of; a test compares.
 REAL = frozenset(
     {
-        "BRATS2015_deepmedic", "BTCV_IMIS", "BUSI", "BiomedParseData-Demo", "CCA_ultrasound", "CHASE_DB1", "DSB2018",
+        "BRATS2015_deepmedic", "BTCV_IMIS", "BUSI", "BiomedParseData-Demo", "CCA_ultrasound", "CHASE_DB1",
+        "COVID19_CXR_segmentations", "DSB2018",
         "GlaS", "ISBI2012_EM", "ISIC2017", "Kvasir-SEG", "Kvasir-SEG_mini", "MSD_Hippocampus_udacity",
         "MedSAM2_CT_DeepLesion_npz", "OCTA_FAZ", "SAM-Med2D_demo", "Sunnybrook_SegNetCMR", "TotalSegmentator_tests",
         "WBC_segmentation", "dcmqi", "dicompyler_example_data", "elastix_lung_mha", "highdicom",
@@ -109,6 +111,8 @@ def _code_of(rule: LabelRule, card: DatasetCard) -> str:
             return "value codes"
         case InstanceIds():
             return "instance numbers"
+        case Sprites():
+            return "sprites placed by a table"
     return "a file an instance" if card.instances == "files" else "paired masks"
 
 

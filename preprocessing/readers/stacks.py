@@ -15,8 +15,6 @@ from preprocessing.cards import ByChannel, LabelRule, Layout
 from preprocessing.readers import MAX_VOXELS, arrays, decoding, nifti_family, tiff, too_large
 from preprocessing.readers.sniff import format_of, head_of, kind_at, opened
 
-_GZIP_LIMIT_BYTES = 1 << 30
-
 
 def is_array(path: Path, layout: Layout | None) -> bool:
     """Whether a file is read by its axes: an array, pages that the layout calls a stack or a volume, or a volume
@@ -50,7 +48,7 @@ def stack_length(path: Path, layout: Layout) -> int:
     if format_of(head_of(path)) == "tiff":
         return tiff.stack_length(path)
     what = "a picture of several frames"
-    with decoding(path, what), opened(path, _GZIP_LIMIT_BYTES) as handle, Image.open(handle) as image:
+    with decoding(path, what), opened(path) as handle, Image.open(handle) as image:
         return int(getattr(image, "n_frames", 1))
 
 
@@ -135,7 +133,7 @@ def _read(path: Path, key: str, axes: str, layout: Layout, index: int | None) ->
 def _frames(path: Path, index: int | None) -> NDArray[Any]:
     """The frames of a GIF or another picture of several as greys, or the frame `index` with its colours."""
     what = "a picture of several frames"
-    with decoding(path, what), opened(path, _GZIP_LIMIT_BYTES) as handle, Image.open(handle) as image:
+    with decoding(path, what), opened(path) as handle, Image.open(handle) as image:
         count = int(getattr(image, "n_frames", 1))
         if index is not None and index >= count:
             raise CaseError("image_missing", expected=f"a frame {index}", found=f"{count} frames")

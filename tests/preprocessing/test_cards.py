@@ -12,7 +12,7 @@ import pytest
 
 from infra.errors import DataError, UsageError
 from preprocessing import ontology
-from preprocessing.cards import Coco, RawCase, all_cards, cases_of, load_card
+from preprocessing.cards import Coco, RawCase, Sprites, all_cards, cases_of, load_card
 from preprocessing.check import check
 from preprocessing.pairing import pair
 from preprocessing.recipe import recipe_file
@@ -37,6 +37,7 @@ MIRRORED = {
     "OCTA_FAZ": (11, 11, 11),
     "BRATS2015_deepmedic": (2, 2, 1),
     "BTCV_IMIS": (36, 34, 19),
+    "COVID19_CXR_segmentations": (100, 24, 73),
     "BiomedParseData-Demo": (17, 17, 17),
     "MedSAM2_CT_DeepLesion_npz": (1, 1, 1),
     "SAM-Med2D_demo": (5, 4, 5),
@@ -90,7 +91,7 @@ def test_a_card_is_complete(name: str) -> None:
     assert set(card.searched) <= set(card.concepts)
     for layout in card.layouts:
         for pattern in (layout.image, layout.label, *layout.readings.values()):
-            about_many = isinstance(layout.labels or card.labels, Coco) and pattern == layout.label
+            about_many = isinstance(layout.labels or card.labels, Coco | Sprites) and pattern == layout.label
             assert not pattern or about_many or "case" in re.compile(pattern).groupindex
     recipe = recipe_file(card)
     assert recipe == recipe_file(load_card(name))

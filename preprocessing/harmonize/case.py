@@ -18,6 +18,7 @@ from preprocessing.harmonize import geometry, intensity, slices, unions, volume
 from preprocessing.harmonize.flat import flat_case
 from preprocessing.harmonize.item import CaseItem, case_columns, merge, reading, searched
 from preprocessing.harmonize.labels import Masks
+from preprocessing.harmonize.sides import check_sides
 from preprocessing.harmonize.slide import slide_case
 from preprocessing.many import digest_of_shared, shares_files
 from preprocessing.readers import DECODER_ERRORS, dicom, nifti_family, stacks, unreadable
@@ -55,6 +56,7 @@ def process(item: CaseItem) -> CaseResult:
             result.rows, result.columns = flat_case(item)
         else:
             result.rows, result.columns = _volume(item)
+        _check_says_something(item, result)
     except CaseError as error:
         result.refusal = _refusal(item, error)
     except DECODER_ERRORS as error:
@@ -90,15 +92,30 @@ def _check_complete(item: CaseItem) -> None:
         raise CaseError("image_count", "one image", f"{len(case.images)} images", file=case.images[1])
 
 
+def _check_says_something(item: CaseItem, result: CaseResult) -> None:
+    """An empty label is a true negative where the card searched for something; where it did not, it says nothing."""
+    if not any(row["objects"] or row["absent"] for row in result.rows):
+        result.rows, result.columns = [], {}
+        raise CaseError(
+            "empty_label",
+            expected="a mark, or a concept that the card calls searched",
+            found="nothing marked, and nothing searched for",
+            file=item.case.labels[0],
+            fix="If unmarked means absent, say so in the card: searched=(…)",
+        )
+
+
 def _is_flat(item: CaseItem) -> bool:
-    """Whether a case is a picture: a raster file, an array without a z axis, or one DICOM image without a place."""
+    """Whether a case is a picture: a raster file, axes without z, or one DICOM image without a place."""
     file = item.case.images[0]
     path = item.path(file)
     with reading(file):
         kind = kind_at(path)
         if kind == "dicom":
             return len(item.case.images) == 1 and dicom.is_picture(path)
-        return kind in ("raster", "array") and not stacks.is_volume(path, item.layout)
+        if stacks.is_array(path, item.layout):
+            return not stacks.is_volume(path, item.layout)
+        return kind == "raster"
 
 
 def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -110,6 +127,9 @@ def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             nifti_family.array_of(read.harmonized), card.intensity, inverted=read.inverted, voi=read.voi
         )
     masks = merge([_volume_masks(item, file, read) for file in case.labels])
+    if read.placed:
+        with reading(case.labels[0]):
+            check_sides(masks, read.oriented)
     others = {name: merge([_volume_masks(item, file, read) for file in files]) for name, files in case.readings}
     rows = _cut(item, voxels, volume.regridded(masks, read), read)
     axes = volume.axes_of(card, read.harmonized)

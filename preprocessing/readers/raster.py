@@ -28,7 +28,6 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 _PILLOW = ["PNG", "JPEG", "BMP", "GIF", "PPM", WebPImagePlugin.WebPImageFile.format,
            Jpeg2KImagePlugin.Jpeg2KImageFile.format]  # fmt: skip
 _EXIF_ORIENTATION = 0x0112
-_GZIP_LIMIT_BYTES = 1 << 30
 
 Palette = Literal["index", "colour", "binary"]
 
@@ -49,7 +48,7 @@ def read_image(path: Path) -> Raster:
     """
     if format_of(head_of(path)) == "tiff":
         return Raster(channels(tiff.read_page(path, palette="colour")), is_plain_jpeg=False)
-    with decoding(path, "a picture"), opened(path, _GZIP_LIMIT_BYTES) as handle:
+    with decoding(path, "a picture"), opened(path) as handle:
         deep = _deep_png(handle, path)
         if deep is not None:
             return Raster(channels(deep), is_plain_jpeg=False)
@@ -76,7 +75,7 @@ def read_label(path: Path, palette: Palette = "index") -> NDArray[Any]:
     """
     if format_of(head_of(path)) == "tiff":
         return channels(tiff.read_page(path, palette=palette))
-    with decoding(path, "a label picture"), opened(path, _GZIP_LIMIT_BYTES) as handle:
+    with decoding(path, "a label picture"), opened(path) as handle:
         deep = _deep_png(handle, path)
         if deep is not None:
             return channels(deep)

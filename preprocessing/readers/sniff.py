@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from infra.errors import CaseError
 from preprocessing.readers import kind_of
 
 Kind = Literal["volume", "dicom", "raster", "array"]
@@ -18,6 +19,7 @@ Format = Literal[
 ]  # fmt: skip
 
 _HEAD = 2048  # HDF5 may begin at 512, 1024, 2048 … after a block of another program, MATLAB's at 512
+_GZIP_LIMIT_BYTES = 100 << 20  # it is unpacked into memory
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes of the header after the file's own 14
 _PICTURES = {"png", "jpeg", "bmp", "gif", "pnm", "webp", "jpeg2000", "tiff"}
 _KINDS: dict[Format, Kind] = {
@@ -92,16 +94,20 @@ def kind_at(path: Path) -> Kind:
     return named
 
 
-def opened(path: Path, limit_bytes: int) -> BinaryIO:
-    """The file, or the content of a gzip file in memory. Raises ValueError where that is more than `limit_bytes`."""
+def opened(path: Path) -> BinaryIO:
+    """The file, or the content of a gzip file in memory. Raises CaseError `too_large`."""
     handle = path.open("rb")
     start = handle.read(2)
     handle.seek(0)
     if start != b"\x1f\x8b":
         return handle
     with handle, gzip.open(handle) as inner:
-        content = inner.read(limit_bytes + 1)
-    if len(content) > limit_bytes:
-        msg = f"a gzip file of more than {limit_bytes} bytes"
-        raise ValueError(msg)
+        content = inner.read(_GZIP_LIMIT_BYTES + 1)
+    if len(content) > _GZIP_LIMIT_BYTES:
+        raise CaseError(
+            "too_large",
+            expected=f"a gzip file of at most {_GZIP_LIMIT_BYTES >> 20} MiB of content",
+            found="one that unpacks to more",
+            fix="Unpack it",
+        )
     return io.BytesIO(content)

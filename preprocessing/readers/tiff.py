@@ -22,7 +22,6 @@ from preprocessing.readers.sniff import opened
 
 # What it has to say about a broken file arrives as a refusal; on the error stream it would be noise.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-_GZIP_LIMIT_BYTES = 1 << 30
 _MIN_IS_WHITE, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
 _MIN_IS_BLACK = 1
 # TIFF 6.0, tag 274: where row 0 and column 0 are.
@@ -42,7 +41,7 @@ def read_page(path: Path, palette: str = "colour") -> NDArray[Any]:
 
     `palette`: see `raster.read_label`. Raises CaseError `unreadable`, `too_large`, `channels`, `pages`.
     """
-    with decoding(path, "a TIFF"), opened(path, _GZIP_LIMIT_BYTES) as handle, tifffile.TiffFile(handle) as tiff:
+    with decoding(path, "a TIFF"), opened(path) as handle, tifffile.TiffFile(handle) as tiff:
         series = main_series(tiff)
         count = _planes(series)
         if count > 1:
@@ -57,7 +56,7 @@ def read_stack(path: Path, index: int | None = None) -> NDArray[Any]:
 
     Raises CaseError `unreadable`, `too_large`, `channels`, `image_missing`, `pages` where pages differ in size.
     """
-    with decoding(path, "a TIFF stack"), opened(path, _GZIP_LIMIT_BYTES) as handle, tifffile.TiffFile(handle) as tiff:
+    with decoding(path, "a TIFF stack"), opened(path) as handle, tifffile.TiffFile(handle) as tiff:
         series = main_series(tiff)
         count = _planes(series)
         if index is not None and index >= count:
@@ -79,7 +78,7 @@ def read_stack(path: Path, index: int | None = None) -> NDArray[Any]:
 
 def stack_length(path: Path) -> int:
     """How many pages a stack has."""
-    with decoding(path, "a TIFF stack"), opened(path, _GZIP_LIMIT_BYTES) as handle, tifffile.TiffFile(handle) as tiff:
+    with decoding(path, "a TIFF stack"), opened(path) as handle, tifffile.TiffFile(handle) as tiff:
         return _planes(main_series(tiff))
 
 

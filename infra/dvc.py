@@ -33,6 +33,7 @@ VERSIONED = [
     "sources",
     "recipes",
     "cards",
+    "withdrawn.jsonl",
     ".gitignore",
     ".dvcignore",
     ".dvc/config",

@@ -33,7 +33,7 @@ def ingest(workspace: Workspace, dataset: str) -> Summary:
         msg = f"{inventory}: no inventory of {card.name}. Run: segfoundry data fetch {card.name}"
         raise UsageError(msg)
     record = workspace.root_of(card.name)
-    recipe = read_json(workspace.recipe(card.name))
+    recipe = read_json(workspace.recipe(card.name))  # a dependency of the stage; `roots.json` is none
     if digest_of(recipe["card"]) != digest_of(card.resolved()):
         # dvc.lock would say that the recipe file made what another card made
         msg = f"{card.name}: its card changed after the scan. Run: segfoundry data fetch {card.name}"
@@ -48,7 +48,8 @@ def ingest(workspace: Workspace, dataset: str) -> Summary:
         pseudonym_key=pseudonym_key(settings),
         case_cache=workspace.state / "cases",
         map_cases=ray_map,
-        source_kind=recipe["source_kind"],  # a dependency; `roots.json` is none
+        source_kind=recipe["source_kind"],
+        withdrawn=recipe.get("withdrawn", ()),
         progress=lambda done, total: events.emit("progress", stage="ingest", dataset=card.name, done=done, total=total),
     )
 

@@ -12,6 +12,7 @@ from infra.errors import DataError, UsageError
 from infra.params import Params, check_params, load_params
 from infra.settings import Settings, tracking_uri
 from infra.storage import read_json, write_json
+from preprocessing.withdrawn import TOMBSTONES_FILE
 
 if TYPE_CHECKING:
     from preprocessing.cards import DatasetCard
@@ -113,6 +114,11 @@ class Workspace:
         from preprocessing.cards import load_card
 
         return load_card(name, self.cards)
+
+    @property
+    def tombstones(self) -> Path:
+        """Cases that must stay out of every later build; in git."""
+        return self.root / TOMBSTONES_FILE
 
     def roots(self) -> dict[str, dict[str, str]]:
         """Dataset -> where its raw files are on this machine: kind, path, reason."""

@@ -105,11 +105,6 @@ class Workspace:
         return self.root / "recipes" / f"{name}.json"
 
     @property
-    def tombstones(self) -> Path:
-        """Cases that must stay out of every later build; in git."""
-        return self.root / TOMBSTONES_FILE
-
-    @property
     def cards(self) -> Path:
         """The workspace's own cards, `cards/<dataset>.yaml`."""
         return self.root / "cards"
@@ -119,6 +114,11 @@ class Workspace:
         from preprocessing.cards import load_card
 
         return load_card(name, self.cards)
+
+    @property
+    def tombstones(self) -> Path:
+        """Cases that must stay out of every later build; in git."""
+        return self.root / TOMBSTONES_FILE
 
     def roots(self) -> dict[str, dict[str, str]]:
         """Dataset -> where its raw files are on this machine: kind, path, reason."""

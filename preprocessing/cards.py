@@ -31,14 +31,15 @@ from preprocessing.rules import (
     Outline,
     Polygons,
     Segments,
+    Sprites,
     concepts_of,
 )
 
 __all__ = [
     "RULES", "Answer", "Binary", "ByChannel", "ByColour", "ByFile", "ByValue", "Cases", "Coco", "Contours",
-    "DatasetCard",
-    "InstanceIds", "Instances", "Intensity", "LabelRule", "Layout", "Licence", "Official", "Outline", "Polygons",
-    "RawCase", "Segments", "SplitHint", "Tiles", "all_cards", "card_for", "cases_of", "concepts_of", "load_card",
+    "DatasetCard", "InstanceIds", "Instances", "Intensity", "LabelRule", "Layout", "Licence", "Official", "Outline",
+    "Polygons", "RawCase", "Segments", "SplitHint", "Sprites", "Tiles", "all_cards", "card_for", "cases_of",
+    "concepts_of", "load_card",
 ]  # fmt: skip
 
 Answer = Literal["yes", "no", "unknown"]

@@ -1,4 +1,4 @@
-"""Files that hold many images: each image of a stack, and each image that a COCO file names, is a case of its own."""
+"""Files about many images: each image of a stack, and each that a COCO file or a table names, is a case of its own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 from infra.errors import CaseError
 from infra.storage import sha256_file
-from preprocessing.cards import Coco, DatasetCard, RawCase
+from preprocessing.cards import Coco, DatasetCard, LabelRule, RawCase, Sprites
 from preprocessing.pairing import clean_id, group_of
 from preprocessing.readers.coco import match_images, read_coco
+from preprocessing.readers.sprites import read_sprites, there
 from preprocessing.readers.stacks import stack_length
 
 _MOST_IMAGES = 10_000_000
@@ -25,7 +26,7 @@ def expand(cases: list[RawCase], card: DatasetCard, root: Path) -> Iterator[RawC
     """
     by_files: dict[tuple[str, ...], list[RawCase]] = defaultdict(list)
     for case in cases:
-        if isinstance(case.rule or card.labels, Coco) and case.labels:
+        if isinstance(case.rule or card.labels, Coco | Sprites) and case.labels:
             by_files[case.labels].append(case)
         elif case.layout is not None and case.layout.stacked and case.images:
             yield from _unstacked(case, card, root)
@@ -38,7 +39,7 @@ def expand(cases: list[RawCase], card: DatasetCard, root: Path) -> Iterator[RawC
 
 def shares_files(case: RawCase, card: DatasetCard) -> bool:
     """Whether other cases read the same files."""
-    return case.index is not None or isinstance(case.rule or card.labels, Coco)
+    return case.index is not None or isinstance(case.rule or card.labels, Coco | Sprites)
 
 
 def digest_of_shared(path: Path) -> str:
@@ -67,6 +68,23 @@ def _unstacked(case: RawCase, card: DatasetCard, root: Path) -> Iterator[RawCase
         yield replace(case, case_id=case_id, group=group, index=index)
 
 
+def _named_in(path: Path, rule: LabelRule) -> list[str]:
+    """The images that a file is about."""
+    return list(read_sprites(path, rule) if isinstance(rule, Sprites) else read_coco(path))
+
+
+def _pieces(root: Path, said: dict[str, str], rule: LabelRule) -> list[str]:
+    """Files of their own that hold the masks of an image, where the rule has such, as far as they are there."""
+    if not isinstance(rule, Sprites):
+        return []
+    found = [
+        there(root, file, sprite.mask)
+        for file, name in said.items()
+        for sprite in read_sprites(root / file, rule)[name]
+    ]
+    return list(dict.fromkeys(file for file in found if file is not None))
+
+
 def _by_coco(
     files: tuple[str, ...], cases: list[RawCase], card: DatasetCard, root: Path, taken: set[str]
 ) -> Iterator[RawCase]:
@@ -76,7 +94,7 @@ def _by_coco(
     missing: list[tuple[str, str]] = []
     try:
         for file in files:
-            listed = read_coco(root / file)
+            listed = _named_in(root / file, cases[0].rule or card.labels)
             matched = match_images(images, listed)
             for image, name in matched.items():
                 named[image][file] = name
@@ -87,7 +105,8 @@ def _by_coco(
     for case in cases:
         if case.images:
             said = named[case.images[0]]
-            yield replace(case, labels=tuple(said), parts=tuple(sorted(said.items())))
+            pieces = _pieces(root, said, case.rule or card.labels)
+            yield replace(case, labels=(*said, *pieces), parts=tuple(sorted(said.items())))
         elif not missing:  # a file that names no image
             yield case
     for file, name in missing:

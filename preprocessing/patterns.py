@@ -5,6 +5,7 @@ A pattern is a whole path below the dataset's folder, with `/` between folders.
     {case}             one or more characters, but no `/`; the same field again must be the same text
     {case:digits}      one or more digits; also `letters`, `word` (letters and digits), `path` (`/` too)
     {split:train,test} one of these words
+    {within=part one}  exactly this text
     {png,jpg}          one of these words, kept nowhere
     *                  any characters, but no `/`; may be none
     ?                  one character, but no `/`
@@ -104,6 +105,10 @@ def _may_overlap(one: Pattern, other: Pattern) -> bool:
 
 def _braces(inner: str, fields: list[str], prefix: str, text: str) -> tuple[bool, str]:
     """Whether `{inner}` is a field, and its expression."""
+    name, equals, exact = inner.partition("=")
+    if equals and _NAME.fullmatch(name) and exact and name not in fields:
+        fields.append(name)
+        return True, f"(?P<{prefix}{name}>{re.escape(exact)})"
     name, colon, kind = inner.partition(":")
     if not colon and "," in inner:
         return False, f"(?:{_words(inner, text)})"

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ import numpy as np
 
 from preprocessing.pairing import COMMON_NOT_DATA, clean_id, files_below
 from preprocessing.patterns import translate
+from preprocessing.propose_files import coco, dicom, quoted
 from preprocessing.propose_labels import MOST_VALUES, Seen, clustered, is_numbered, look, looks_like, pixels_of
 from preprocessing.propose_pairs import Pair, best_pair
 from preprocessing.readers import kind_of
 
 _LABELS_READ = 24
+MODALITY = "modality: TODO  # such as ultrasound, endoscopy, fundus photography, histopathology"
+LICENCE = "licence: {terms: TODO, redistribution: unknown, commercial: unknown}  # TODO: who may use it, for what"
+SEARCHED = "searched: []  # TODO: concepts that every image was searched for; where unmarked they are then absent"
 _TEXTS = {"csv": "a table", "tsv": "a table", "xls": "a table", "xlsx": "a table", "txt": "a text", "md": "a text",
           "pdf": "a text", "html": "a text", "json": "metadata that is not read", "xml": "metadata that is not read",
           "yaml": "metadata that is not read", "yml": "metadata that is not read"}  # fmt: skip
@@ -37,9 +42,18 @@ def propose(root: Path, name: str = "") -> str:
     def looks(file: str) -> str:
         return looks_like(pixels_of(root / file))
 
-    pair = best_pair(files, looks)
-    body = [*_head(name, files, pair), *(_paired(root, files, pair) if pair else _unpaired(files))]
-    return "\n".join([*body, ""])
+    said = coco(root, files) or dicom(root, files)
+    pair = None if said else best_pair(files, looks)
+    guessed = _paired(root, files, pair) if pair else _unpaired(files)
+    body = [*_open(said), *said, SEARCHED] if said else [*guessed]
+    return "\n".join([*_head(name, files, pair), *body, ""])
+
+
+def _open(said: list[str]) -> Iterator[str]:
+    """What labels that name their images do not say."""
+    if not any(line.startswith("modality:") for line in said):
+        yield MODALITY
+    yield LICENCE
 
 
 def _head(name: str, files: list[str], pair: Pair | None) -> Iterator[str]:
@@ -63,27 +77,36 @@ def _unpaired(files: list[str]) -> Iterator[str]:
 
 
 def _paired(root: Path, files: list[str], pair: Pair) -> Iterator[str]:
+    pair = _within(pair)
     image = pair.image.files[pair.keys[0]][0]
     is_volume = kind_of(image) == "volume"
     modality, intensity = _modality(root / image, is_volume)
     yield f"modality: {modality}"
-    yield "licence: {terms: TODO, redistribution: unknown, commercial: unknown}  # TODO: who may use it, for what"
+    yield LICENCE
     yield "layouts:"
-    yield f"  - image: {_quoted(pair.image.text)}"
-    yield f"    label: {_quoted(pair.label.text)}"
+    yield f"  - image: {quoted(pair.image.text)}"
+    yield f"    label: {quoted(pair.label.text)}"
     labels = [file for key in pair.keys for file in pair.label.files[key]]
     yield from _rule(root, files, pair, labels)
     if intensity:
         yield intensity
-    yield "searched: []  # TODO: concepts that every image was searched for; where unmarked they are then absent"
+    yield SEARCHED
     yield from _group(pair)
     yield from _rest(files, pair)
+
+
+def _within(pair: Pair) -> Pair:
+    """With fewer than three folders as groups, they are parts of the dataset rather than patients."""
+    if "{group}" not in pair.image.text or len({key.partition("/")[0] for key in pair.keys}) > 2:
+        return pair
+    image, label = (replace(one, text=one.text.replace("{group}", "{within}")) for one in (pair.image, pair.label))
+    return Pair(image, label, pair.keys)
 
 
 def _modality(image: Path, is_volume: bool) -> tuple[str, str]:
     pixels = pixels_of(image)
     if not is_volume:
-        said = "TODO  # such as ultrasound, endoscopy, fundus photography, histopathology"
+        said = MODALITY.removeprefix("modality: ")
         deep = pixels is not None and pixels.dtype != np.uint8 and pixels.dtype != bool
         return said, "intensity: {rule: percentile, limits: [0.5, 99.5]}  # guess: more than 8 bits" if deep else ""
     if pixels is not None and float(pixels.min()) <= -800:
@@ -105,7 +128,7 @@ def _rule(root: Path, files: list[str], pair: Pair, labels: list[str]) -> Iterat
         yield "  kind: ByFile"
         yield "  names:"
         for part, count in sorted(parts.items()):
-            yield f"    {_quoted(part)}: TODO {re.sub(r'[-_ ]+', ' ', part)}  # in {count} case(s)"
+            yield f"    {quoted(part)}: TODO {re.sub(r'[-_ ]+', ' ', part)}  # in {count} case(s)"
         return
     seen = look(root / file for file in labels[::step])
     yield f"# what follows was seen in {seen.files} of {len(labels)} label files"
@@ -216,7 +239,3 @@ def _rest(files: list[str], pair: Pair) -> Iterator[str]:
         yield f"# {len(others)} other file(s) are taken by neither pattern, such as"
         yield from (f"#   {file!r}" for file in others[:5])
         yield "# Add a layout for them, or name them under not_data with the reason"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -109,6 +109,25 @@ class Coco:
 
 
 @dataclass(frozen=True)
+class Sprites:
+    """Masks cut out to their boxes, and a CSV that says of each which picture, which class and which place.
+
+    The layout's label expression names the table; a picture belongs to it as to a `Coco` file. `names`: class
+    in lower case -> concept. The columns: `image` (file name of the picture), `mask` (path below the table's
+    folder), `label` (the class), `left` and `top` (pixels). Marked is what is neither black nor transparent.
+    With `instances="values"` every sprite is one instance.
+    """
+
+    names: Mapping[str, str]
+    ignore: tuple[str, ...] = ()
+    image: str = "image"
+    mask: str = "mask"
+    label: str = "class"
+    left: str = "left"
+    top: str = "top"
+
+
+@dataclass(frozen=True)
 class Segments:
     """A DICOM-SEG: segment label in lower case -> concept. Labels in neither list are unknown.
 
@@ -140,7 +159,8 @@ class InstanceIds:
 
 
 LabelRule = (
-    ByValue | ByColour | Binary | Outline | ByFile | ByChannel | Polygons | Coco | Segments | Contours | InstanceIds
+    ByValue | ByColour | Binary | Outline | ByFile | ByChannel | InstanceIds
+    | Polygons | Coco | Sprites | Segments | Contours
 )  # fmt: skip
 RULES: dict[str, type] = {rule.__name__: rule for rule in LabelRule.__args__}
 
@@ -154,7 +174,7 @@ def concepts_of(rule: LabelRule) -> tuple[str, ...]:
             return tuple(concept for _, concept in rule.colours)
         case ByChannel():
             return tuple(rule.channels.values())
-        case Segments() | Contours() | ByFile() | Polygons() | Coco():
+        case Segments() | Contours() | ByFile() | Polygons() | Coco() | Sprites():
             return tuple(rule.names.values())
         case Binary() | InstanceIds() | Outline():
             return (rule.concept,)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.data_cards import CardOption, RootOption
-from pipelines.cli.output import JsonOption, LicenceOption, WorkspaceOption, show, table
+from pipelines.cli.data_cards import CardOption, RootOption, about_pseudonyms
+from pipelines.cli.output import JsonOption, LicenceOption, WorkspaceOption, logs, show, table
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list, fetch, check, ingest, describe, compare, export.")
 
@@ -109,6 +109,8 @@ def ingest(
     left_out: list[dict[str, Any]] = []
     with following(), events.listening(lambda event: left_out.append(event) if event["kind"] == "left_out" else None):
         place, roots = manual.fetch(_root(workspace), names or [], card=card, folder=root, licence=licence)
+        for notice in dict.fromkeys(text for name in roots for text in about_pseudonyms(place.card(name))):
+            logs().print(f"notice: {notice}")
         made = manual.make(place, [f"ingest@{name}" for name in roots])
     rows = []
     for name in roots:

@@ -47,7 +47,7 @@ def check(
     chosen, written, folder = _chosen(name, card, root, workspace)
     pictures = Pictures(chosen.concepts)
     found = try_card(chosen, folder, limit=limit, written=written, see=pictures.see)
-    found["notices"] += _about_pseudonyms(chosen)
+    found["notices"] += about_pseudonyms(chosen)
     if not found["ok"]:
         found_failure()
     target = overlays or (card.with_name(f"{card.stem}.check.html") if card else None)
@@ -121,13 +121,14 @@ def _chosen(name: str, card: Path | None, root: Path | None, option: Any) -> tup
     return chosen, dict(read.written) if read else {}, root
 
 
-def _about_pseudonyms(card: Any) -> list[str]:
+def about_pseudonyms(card: Any) -> list[str]:
+    """A notice where a closed dataset would get pseudonyms that anybody can make."""
     from infra.settings import load_settings
 
     if card.public or load_settings().pseudonym_key:
         return []
     return [
-        "this dataset is closed and SEGFOUNDRY_PSEUDONYM_KEY is not set: pseudonyms made with the public key can be "
+        f"{card.name} is closed and SEGFOUNDRY_PSEUDONYM_KEY is not set: pseudonyms made with the public key can be "
         "guessed. Set it to a secret of your own before you ingest"
     ]
 

@@ -106,14 +106,16 @@ def _check_says_something(item: CaseItem, result: CaseResult) -> None:
 
 
 def _is_flat(item: CaseItem) -> bool:
-    """Whether a case is a picture: a raster file, an array without a z axis, or one DICOM image without a place."""
+    """Whether a case is a picture: a raster file, axes without z, or one DICOM image without a place."""
     file = item.case.images[0]
     path = item.path(file)
     with reading(file):
         kind = kind_at(path)
         if kind == "dicom":
             return len(item.case.images) == 1 and dicom.is_picture(path)
-        return kind in ("raster", "array") and not stacks.is_volume(path, item.layout)
+        if stacks.is_array(path, item.layout):
+            return not stacks.is_volume(path, item.layout)
+        return kind == "raster"
 
 
 def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:

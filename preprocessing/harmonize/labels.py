@@ -26,6 +26,7 @@ from preprocessing.cards import (
     Outline,
     Polygons,
     Segments,
+    Sprites,
 )
 
 Mask = NDArray[np.bool_]
@@ -52,10 +53,9 @@ def masks_of(label: NDArray[Any], rule: LabelRule, part: str = "") -> Masks:
             return by_channel(label, rule)
         case InstanceIds():
             return {rule.concept: _integers(_one_channel(label)) > 0}
-        case Segments() | Contours() | Polygons() | Coco():
-            kinds = {Segments: "DICOM-SEG", Contours: "RTSTRUCT", Polygons: "file of polygons", Coco: "COCO file"}
-            what = f"a {kinds[type(rule)]}, as the card says"
-            raise CaseError("label_kind", expected=what, found="another kind of file")
+        case Segments() | Contours() | Polygons() | Coco() | Sprites():
+            what = f"a file for the rule {type(rule).__name__}"
+            raise CaseError("label_kind", expected=what, found="a label picture or array")
 
 
 def concept_named(name: str, names: Mapping[str, str], ignore: tuple[str, ...], what: str) -> str | None:
@@ -194,7 +194,8 @@ def filled(line: Mask) -> Mask:
             opened += 1
     if not opened:
         return closed
-    inside = _within_hull(lines_open, least=0.5 if opened == 1 else 0.9)
+    # Of one line the outer side has no part in its hull; a quarter of an oval, cut by a corner, has a third there.
+    inside = _within_hull(lines_open, least=0.25 if opened == 1 else 0.9)
     at_edge = inside[[0, -1]].any() or inside[:, [0, -1]].any()
     if not at_edge or np.count_nonzero(inside) == np.count_nonzero(lines_open):
         raise CaseError(

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import CaseError
-from preprocessing.cards import Binary, ByChannel, ByColour, ByFile, Coco, InstanceIds, LabelRule, Outline, Polygons
+from preprocessing.cards import (
+    Binary,
+    ByChannel,
+    ByColour,
+    ByFile,
+    Coco,
+    InstanceIds,
+    LabelRule,
+    Outline,
+    Polygons,
+    Sprites,
+)
 from preprocessing.harmonize import outlines, slices
 from preprocessing.harmonize.item import CaseItem, reading
-from preprocessing.harmonize.labels import Masks, masks_of
+from preprocessing.harmonize.labels import Masks, concept_named, masks_of
 from preprocessing.readers import polygons, raster, stacks
 from preprocessing.readers.coco import read_coco
+from preprocessing.readers.sprites import placed, read_sprites, there
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,8 @@ def read_truth(item: CaseItem, file: str, shape: tuple[int, int]) -> Truth:
             return of_outlines(outlines.shapes_by_concept(shapes, item.rule, item.part(file), *shape), shape)
         if isinstance(item.rule, Coco):
             return _of_coco(item, file, item.rule, shape)
+        if isinstance(item.rule, Sprites):
+            return _of_sprites(item, file, item.rule, shape)
         label = _label(item, file, shape)
         masks = masks_of(label, item.rule, item.part(file))
         return Truth(masks, lambda concept: _numbered(item, file, label, masks, concept))
@@ -52,6 +67,24 @@ def _of_coco(item: CaseItem, file: str, rule: Coco, shape: tuple[int, int]) -> T
     if said != shape:
         raise _other_size(shape, said)
     return of_outlines(outlines.annotations_by_concept(image.annotations, rule, *shape), shape)
+
+
+def _of_sprites(item: CaseItem, file: str, rule: Sprites, shape: tuple[int, int]) -> Truth:
+    """Of the table all sprites of the picture; the sprites' own files say nothing more."""
+    if not item.part(file) and item.case.parts:
+        return Truth({}, lambda _: [])
+    parts: dict[str, list[slices.Mask]] = {}
+    for sprite in read_sprites(item.path(file), rule)[item.part(file)]:  # of a table that cannot be read: raises
+        concept = concept_named(sprite.name, rule.names, rule.ignore, "a row of the class")
+        if concept is None:
+            continue
+        where = there(Path(item.root), file, sprite.mask)
+        if where is None:
+            raise CaseError("label_missing", expected=f"a file {sprite.mask!r}, as the table says", found="none")
+        with reading(where):
+            parts.setdefault(concept, []).append(placed(item.path(where), sprite, shape))
+    masks = {concept: np.asarray(np.any(each, axis=0)) for concept, each in parts.items()}
+    return Truth(masks, lambda concept: slices.objects_of(concept, parts.get(concept, [])))
 
 
 def _label(item: CaseItem, file: str, shape: tuple[int, int]) -> NDArray[np.generic]:

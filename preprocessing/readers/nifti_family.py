@@ -65,6 +65,22 @@ def read_volume(path: Path, frame: int | None = None) -> sitk.Image:
     return image
 
 
+def read_grid(path: Path) -> NDArray[Any]:
+    """The values of a file of two or more axes, slowest axis first, whatever they mean. Raises CaseError."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with decoding(path, "a picture of the volume formats"):
+        reader.ReadImageInformation()
+        count = math.prod(int(value) for value in reader.GetSize()) * int(reader.GetNumberOfComponents())
+    if count > MAX_VOXELS:
+        raise too_large(count, MAX_VOXELS, "values")
+    if is_nifti_name(path):
+        check_nifti_whole(path)
+    with decoding(path, "a picture of the volume formats"):
+        array: NDArray[Any] = sitk.GetArrayFromImage(reader.Execute())
+    return array
+
+
 def _choose(reader: sitk.ImageFileReader, size: list[int], components: int, frame: int | None) -> None:
     """Let the reader take one frame of a 4D file; CaseError `dimensions` where no single volume is meant."""
     expected = "a 3D volume with one value a voxel"

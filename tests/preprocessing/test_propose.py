@@ -17,6 +17,7 @@ from infra.errors import UsageError
 from preprocessing.check import check
 from preprocessing.propose import propose
 from preprocessing.yaml_card import read_card
+from tests.made_dicom import phantom, series, structure_set
 
 NOISE = np.random.default_rng(11)
 
@@ -129,6 +130,37 @@ def case_folders(root: Path) -> None:
         volume(root / f"s{number}" / "seg.nii.gz", two_values())
 
 
+def two_parts(root: Path) -> None:
+    for part in ("Dataset 1", "Dataset 2"):
+        for number in range(4):
+            photo(root / part / f"{number}.bmp")
+            drawn(root / part / f"{number}.png", np.where(disc(at=50) > 0, 128, disc()).astype(np.uint8))
+
+
+def organs(root: Path) -> None:
+    for number in range(3):
+        volume(root / f"s{number}" / "ct.nii.gz", scan(-1000))
+        for part in ("liver", "left kidney"):
+            volume(root / f"s{number}" / "segmentations" / f"{part}.nii.gz", (two_values() == 1).astype(np.uint8))
+
+
+def coco_folders(root: Path) -> None:
+    for split in ("train", "val"):
+        for number in range(3):
+            photo(root / split / "images" / f"{number}.png")
+        images = [{"id": n, "file_name": f"{n}.png", "height": 48, "width": 64} for n in range(3)]
+        drawn = [{"id": n, "image_id": n, "category_id": 1, "iscrowd": 0, "area": 100, "bbox": [5, 5, 10, 10],
+                  "segmentation": [[5, 5, 15, 5, 15, 15, 5, 15]]} for n in range(3)]  # fmt: skip
+        said = {"images": images, "annotations": drawn, "categories": [{"id": 1, "name": "Stent"}]}
+        (root / split / "annotations.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def dicom_rtstruct(root: Path) -> None:
+    series(root / "p1" / "CT", phantom())
+    square = np.array([[-8, 21, 9], [-5, 21, 9], [-5, 24, 9], [-8, 24, 9]], dtype=float)
+    structure_set(root / "p1" / "RT" / "1.dcm", {"Bladder": [square]})
+
+
 LAYOUTS: list[tuple[Callable[[Path], None], str, int, int, list[str]]] = [
     # layout, kind of the rule, cases, groups, words
     (sibling_folders, "Binary", 10, 5, ['group: "{group}_*"', '"**/*.txt"']),
@@ -141,6 +173,10 @@ LAYOUTS: list[tuple[Callable[[Path], None], str, int, int, list[str]]] = [
     (decathlon, "ByValue", 4, 4, ["1: liver  #", "2: liver tumour", "modality: CT"]),
     (nnunet, "ByValue", 4, 4, ["_0000.nii.gz", "rule: percentile"]),
     (case_folders, "ByValue", 4, 4, ["{case}/t1.nii.gz"]),
+    (two_parts, "ByValue", 8, 8, ["{within}/{case}.bmp"]),
+    (organs, "ByFile", 3, 3, ["{case}/segmentations/{part}.nii.gz", "TODO left kidney"]),
+    (coco_folders, "Coco", 6, 6, ["{within=train}/images/{case}.png", "'stent'"]),
+    (dicom_rtstruct, "Contours", 1, 1, ["modality: CT", "**/CT/*", "'bladder'"]),
 ]
 
 

@@ -119,14 +119,14 @@ def test_a_stack_of_images_is_a_case_an_image_as_in_pannuke(tmp_path: Path) -> N
     rule = ByChannel({0: "neoplastic nucleus", 4: "epithelial nucleus"}, instance_ids=True, ignore=(1, 2, 3, 5))
     where = r"(?P<case>Fold \d)/{0}/fold\d/{0}\.npy"
     layout = Layout(image=where.format("images"), label=where.format("masks"), stacked=True)
-    results = read(card_of(rule, layout, instances="values", group=r"^(Fold_\d)"), tmp_path)
+    results = read(card_of(rule, layout, instances="values", searched=("neoplastic nucleus",)), tmp_path)
     assert list(results) == ["Fold_1_00000", "Fold_1_00001", "Fold_1_00002"]
     first, second, third = (result.rows[0] for result in results.values())
     for index, row in enumerate((first, second, third)):
         assert np.array_equal(pixels(row), images[index].astype(np.uint8))
     assert [int(part.sum()) for part in masks(first, "neoplastic nucleus")] == [9, 9]
     assert [int(part.sum()) for part in masks(second, "epithelial nucleus")] == [9]
-    assert third["objects"] == []
+    assert (third["objects"], third["absent"]) == ([], ["neoplastic nucleus"])
     labels[2, 0, 0, 3] = 1
     np.save(tmp_path / "Fold 1/masks/fold1/masks.npy", labels)
     strict = ByChannel({0: "neoplastic nucleus", 4: "epithelial nucleus"}, instance_ids=True, ignore=(1, 2, 5))

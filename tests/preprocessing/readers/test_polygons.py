@@ -276,6 +276,6 @@ def test_a_broken_coco_file_refuses_its_images_and_no_others(tmp_path: Path) -> 
     coco_file(tmp_path, [{"id": 1, "file_name": "1.png"}], [], "val")
     picture(tmp_path, "1.png")
     picture(tmp_path, "1.png", "val")
-    results = read(coco_card(), tmp_path)
+    results = read(coco_card(searched=("polyp",)), tmp_path)
     assert refusals(results) == {"x_train_images_1": "unreadable"}
     assert results["x_val_images_1"].refusal is None

@@ -13,7 +13,7 @@ from preprocessing.cards import DatasetCard
 
 _HERE = Path(__file__).parent
 # Code that decides what a row says, and code that only decides how a version is written.
-_ROW_CODE = ("cards.py", "pairing.py", "readers/*.py", "harmonize/*.py", "schema/*.py")
+_ROW_CODE = ("cards.py", "pairing.py", "deid.py", "burned_in.py", "readers/*.py", "harmonize/*.py", "schema/*.py")
 _BUILD_CODE = (
     "build.py", "card_page.py", "case_cache.py", "ontology.py", "quality.py", "recipe.py", "shards.py", "splits.py",
     "templates/card.html",

@@ -17,10 +17,14 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from infra.storage import sha256_file
+from preprocessing import burned_in, deid
 from preprocessing.cards import DatasetCard, InstanceIds, Intensity, RawCase
 from preprocessing.harmonize import geometry, intensity, payload, slices, volume
 from preprocessing.harmonize.labels import Masks, dice, masks_of
 from preprocessing.readers import DECODER_ERRORS, dicom, kind_of, nifti_family, raster, unreadable
+from preprocessing.readers.dicom_file import read_header
+
+_LOOKED_AT = 8  # slices of a volume that are searched for writing: it is on most of them or on none
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,12 @@ def process(item: CaseItem) -> CaseResult:
             result.rows, result.columns = _flat(item)
         else:
             result.rows, result.columns = _volume(item)
+        result.columns["review"] = _review(item, result.rows)
     except CaseError as error:
-        result.refusal = _refusal(item, error)
+        result.rows, result.columns, result.refusal = [], {}, _refusal(item, error)
     except DECODER_ERRORS as error:
         # What the readers' own guards missed: one odd file must not end the run of all the others.
+        result.rows, result.columns = [], {}
         result.refusal = _refusal(item, unreadable(error, Path(item.root) / item.case.files[0], "a case"))
     return result
 
@@ -80,7 +86,9 @@ def _refusal(item: CaseItem, error: CaseError) -> dict[str, str]:
         file = Path(file).relative_to(item.root).as_posix()
     found = error.found
     for real, shown in item.shown_files.items():  # a decoder may quote the name that a closed dataset hides
-        found = found.replace(Path(real).name, Path(shown).name)
+        found = found.replace(real, shown).replace(Path(real).name, Path(shown).name)
+    paths = [Path(item.root) / each for each in item.case.files]
+    found = deid.scrub(found, deid.secrets_of(path for path in paths if kind_of(path) == "dicom"), not item.card.public)
     return {
         "case_id": item.shown_id,
         "file": item.shown_files[file],
@@ -88,6 +96,30 @@ def _refusal(item: CaseItem, error: CaseError) -> dict[str, str]:
         "expected": error.expected,
         "found": found,
     }
+
+
+def _review(item: CaseItem, rows: list[dict[str, Any]]) -> str | None:
+    """What a person should look at before pixels leave, as JSON; null is no promise that there is nothing.
+
+    Asked of DICOM and of closed datasets. Raises CaseError `burned_in_text` where a closed dataset's file
+    itself says that its pixels name the patient.
+    """
+    first = Path(item.root) / item.case.images[0]
+    is_dicom = kind_of(first) == "dicom"
+    if not rows or (item.card.public and not is_dicom):
+        return None
+    step = max(1, len(rows) // _LOOKED_AT)
+    signs = burned_in.look(
+        read_header(first) if is_dicom else None, (payload.decode(row["image"]) for row in rows[::step])
+    )
+    if "tag" in signs and not item.card.public:
+        raise CaseError(
+            "burned_in_text",
+            expected="pixels without a patient's data",
+            found="BurnedInAnnotation YES",
+            fix="Blacken the writing and set the tag to NO, or leave the case out",
+        )
+    return json.dumps({"burned_in_text": signs}) if signs else None
 
 
 @contextmanager

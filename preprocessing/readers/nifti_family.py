@@ -41,12 +41,20 @@ def read_volume(path: Path, frame: int | None = None) -> sitk.Image:
         if math.prod(header.size[:3]) > MAX_VOXELS:
             raise too_large(math.prod(header.size[:3]), MAX_VOXELS, "voxels")
         check_space(header)
+        if header.version == 2:
+            raise CaseError(
+                "unreadable",
+                "a NIfTI-1 file",
+                "a NIfTI-2 file, which SimpleITK does not read",
+                fix="Save it as NIfTI-1",
+            )
     with decoding(path, "a volume"):
         reader.ReadImageInformation()
         size = [int(value) for value in reader.GetSize()]
         components = int(reader.GetNumberOfComponents())
     if math.prod(size[:3]) > MAX_VOXELS:
         raise too_large(math.prod(size[:3]), MAX_VOXELS, "voxels")
+    check_spacing(reader.GetSpacing()[:3])
     _choose(reader, size, components, frame)
     if is_nifti_name(path):
         check_nifti_whole(path)

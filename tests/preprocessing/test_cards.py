@@ -69,7 +69,7 @@ REFUSED = {
     "SAM-Med2D_demo": {"label_missing": 1},
     "dicompyler_example_data": {},
     "elastix_lung_mha": {"image_missing": 1, "mask_size": 1},
-    "highdicom": {"dimensions": 3, "image_missing": 4, "label_missing": 1},
+    "highdicom": {"image_kind": 3, "image_missing": 4, "label_missing": 1},
     "quirks_nibabel": {"label_missing": 6},
     "quirks_pydicom": {"image_missing": 2, "label_missing": 11},
     "rt-utils_mock_data": {"label_missing": 1, "unknown_slice": 2},

@@ -83,9 +83,14 @@ def unreadable(error: Exception, path: Path, what: str) -> CaseError:
     return CaseError(
         "unreadable",
         expected=f"{what} that decodes to the end",
-        found=f"{type(error).__name__}: {text[-200:]}",
+        found=f"{type(error).__name__}: {_end(text)}",
         fix="Fetch the file again, or leave the case out",
     )
+
+
+def _end(text: str, most: int = 200) -> str:
+    """The last part of a text, from the start of a word: half a name would not be known for one."""
+    return text if len(text) <= most else text[-most:].partition(" ")[2]
 
 
 def too_large(count: int, limit: int, unit: str) -> CaseError:

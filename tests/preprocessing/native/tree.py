@@ -63,9 +63,15 @@ def masks_of(native: Native, case: int, shape: tuple[int, ...]) -> dict[str, np.
     places = [(row, column) for row in range(0, rows, 2) for column in range(0, columns, 2)]
     count = min(len(places), len(native.concepts))
     chosen = [native.concepts[(case * count + index) % len(native.concepts)] for index in range(count)]
+    free = places[case % len(places) :] + places[: case % len(places)]
     masks = {}
-    for index, concept in enumerate(dict.fromkeys(chosen)):
-        row, column = places[(index + case) % len(places)]
+    for concept in dict.fromkeys(chosen):
+        # what is called left lies on the patient's left, where x is large
+        side = {"left": lambda at: at[1] * 2 >= columns, "right": lambda at: at[1] * 2 < columns}.get(
+            concept.split()[0]
+        )
+        row, column = next(filter(side, free), free[0])
+        free.remove((row, column))
         mask = np.zeros(shape, dtype=bool)
         flat = mask[1 : 3 + case % 2] if len(shape) == 3 else mask
         flat[..., row * step : (row + 1) * step, column * step : (column + 1) * step] = True

@@ -74,12 +74,13 @@ def _cases(card: DatasetCard, found: _Found) -> list[RawCase]:
     homes = {}
     for uid in {*found.series, *found.labels}:
         images, labels = found.series.get(uid, []), found.labels.get(uid, [])
-        homes[uid] = clean_id(str(Path(images[0]).parent) if images else str(Path(labels[0]).with_suffix("")))
+        home = str(Path(images[0]).parent) if images else str(Path(labels[0]).with_suffix(""))
+        homes[uid] = clean_id(home).strip(".") or "series"  # files in the root itself have no folder to be named by
     shared = Counter(homes.values())
     cases = []
     for uid, home in homes.items():
         mark = sha256_bytes(uid.encode())[:8]
-        case_id = home if home and shared[home] < 2 else f"{home}-{mark}".strip("-")
+        case_id = home if shared[home] < 2 else f"{home}-{mark}"
         group = found.patients.get(uid) or group_of(card, case_id)
         cases.append(RawCase(case_id, group, tuple(found.series.get(uid, [])), tuple(found.labels.get(uid, []))))
     return sorted(cases, key=lambda case: case.case_id)

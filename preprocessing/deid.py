@@ -41,6 +41,8 @@ _KEPT_TEXT = {
     "ManufacturerModelName", "RescaleType", "ROIName", "SegmentAlgorithmName", "SegmentLabel", "SoftwareVersions",
     "StructureSetLabel",
 }  # fmt: skip
+# Texts that say nothing about a patient, and whose words ("segment", "number") are in every message.
+_TECHNICAL_TEXT = _KEPT_TEXT | {"DimensionDescriptionLabel", "TransferSyntaxUID"}
 # Of a group that is kept, but about a person, an order or the hour; or pictures beside the picture.
 _DROPPED = {
     "IconImageSequence", "OtherPatientIDsSequence", "PatientPrimaryLanguageCodeSequence", "ReferencedPatientSequence",
@@ -136,6 +138,8 @@ def _said(dataset: Any) -> Iterator[str]:
             if element.VR == "SQ":
                 for item in element.value:
                     yield from _said(item)
+            elif element.keyword in _TECHNICAL_TEXT:
+                continue
             elif element.VR in _TEXT or element.tag.is_private or not _is_what_it_says(element):
                 yield from list(_texts(element.VR, element.value))
         except DECODER_ERRORS:

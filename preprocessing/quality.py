@@ -1,9 +1,10 @@
 """Account for every file of a source: used, quarantined, or listed as no data.
 
-The rules that refuse a case, by `reason`: unreadable, too_large, dimensions, spacing, affine_conflict,
-pages, channels, intensity, unknown_label, label_kind, mask_size, mask_grid, segmentation_type,
-unknown_slice, series, missing_slice, duplicate_slice, image_missing, label_missing, image_count; when all cases
-are known, duplicate; for cases with a tombstone, withdrawn; and for files that belong to no case, not_on_card.
+The rules that refuse a case, by `reason`: unreadable, too_large, dimensions, spacing, affine_conflict, shear,
+image_kind, contour_type, contour_plane, burned_in_text, pages, channels, intensity, unknown_label,
+label_kind, mask_size, mask_grid, segmentation_type, unknown_slice, series, missing_slice, duplicate_slice,
+image_missing, label_missing, image_count; when all cases are known, duplicate; for cases with a tombstone,
+withdrawn; and for files that belong to no case, not_on_card.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ def read_series(paths: list[Path], frame: int | None = None) -> Series:
         distance = _slice_distance(np.sort(depth), first.thickness)
         check_spacing((*first.spacing_yx, distance))
         step = _step(positions, normal * distance, first)
-    pixels = np.stack([_plane(each) for each in frames])
+    decoded: dict[Path, NDArray[Any]] = {}
+    pixels = np.stack([_plane(each, decoded) for each in frames])
     with decoding(first.path, "DICOM geometry"):
         image = sitk.GetImageFromArray(pixels)
         length = float(np.linalg.norm(step))
@@ -119,9 +120,9 @@ def read_series(paths: list[Path], frame: int | None = None) -> Series:
     return Series(image, [each.uid for each in frames], _is_inverted(first.dataset), _voi(frames), first.dataset)
 
 
-def _plane(frame: Frame) -> NDArray[np.float32]:
+def _plane(frame: Frame, decoded: dict[Path, NDArray[Any]]) -> NDArray[np.float32]:
     with at_fault(frame.path):
-        return plane_values(frame)
+        return plane_values(frame, decoded)
 
 
 def _normal(frame: Frame) -> NDArray[np.float64]:

@@ -74,7 +74,8 @@ def _cases(card: DatasetCard, found: _Found) -> list[RawCase]:
     homes = {}
     for uid in {*found.series, *found.labels}:
         images, labels = found.series.get(uid, []), found.labels.get(uid, [])
-        homes[uid] = clean_id(str(Path(images[0]).parent) if images else str(Path(labels[0]).with_suffix("")))
+        home = str(Path(images[0]).parent) if images else str(Path(labels[0]).with_suffix(""))
+        homes[uid] = clean_id(home).strip(".") or "series"  # files in the root itself have no folder to be named by
     shared = Counter(homes.values())
     cases = []
     for uid, home in homes.items():

@@ -76,15 +76,15 @@ def check_claims(header: Dataset) -> None:
         raise too_large(rows * columns * frames, MAX_VOXELS, "voxels")
 
 
-def frames_of(dataset: Dataset, path: Path, index: int | None = None) -> NDArray[Any]:
-    """Decoded pixels as stored, without any lookup: one frame, or all where `index` is None.
+def frames_of(dataset: Dataset, path: Path) -> NDArray[Any]:
+    """Decoded pixels as stored, without any lookup.
 
     Grey: (rows, columns) or (frames, rows, columns). Colour: RGB of 8 bits with a last axis of 3, palettes
     resolved. Raises CaseError `unreadable`, `too_large`.
     """
     with decoding(path, "DICOM pixels"), quiet():
         dicom_decoders.check_codestreams(dataset)
-        pixels: NDArray[Any] = pixel_array(dataset, index=index)
+        pixels: NDArray[Any] = pixel_array(dataset)
         if dataset.get("PhotometricInterpretation") == "PALETTE COLOR" and "SegmentSequence" not in dataset:
             pixels = apply_color_lut(pixels, dataset)
         if pixels.ndim > 2 and pixels.shape[-1] == 3 and pixels.dtype.itemsize > 1:

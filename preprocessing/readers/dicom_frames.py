@@ -137,9 +137,18 @@ def modality_values(raw: NDArray[Any], dataset: Dataset, item: Any) -> NDArray[n
     return np.asarray(raw.astype(np.float32) * np.float32(slope) + np.float32(intercept))
 
 
-def plane_values(frame: Frame) -> NDArray[np.float32]:
-    """Decoded values (rows, columns) of one frame. Raises CaseError: `unreadable`, `dimensions`."""
-    raw = frames_of(frame.dataset, frame.path, frame.index)
+def plane_values(frame: Frame, decoded: dict[Path, NDArray[Any]]) -> NDArray[np.float32]:
+    """Decoded values (rows, columns) of one frame. Raises CaseError: `unreadable`, `dimensions`.
+
+    `decoded` remembers the pixels of multi-frame files, whose frames are decoded together: to find one
+    compressed frame all those before it are passed.
+    """
+    if int(frame.dataset.get("NumberOfFrames") or 1) == 1:
+        raw = frames_of(frame.dataset, frame.path)
+    else:
+        if frame.path not in decoded:
+            decoded[frame.path] = frames_of(frame.dataset, frame.path)
+        raw = decoded[frame.path][frame.index]
     if raw.ndim != 2:
         raise CaseError("dimensions", expected="grey slices", found=f"pixels of shape {raw.shape}")
     with decoding(frame.path, "DICOM pixels"):

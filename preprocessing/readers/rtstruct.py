@@ -36,6 +36,7 @@ def read_contours(
 ) -> dict[str, Mask]:
     """Masks (z, y, x) on the grid of `image`, whose slices are the instances `uids`, by ROI name in lower case.
 
+    Without `uids` (a volume that was converted from DICOM) the place alone decides.
     Regions named in `skip` are not drawn. With `partial`, contours on slices that the series lacks are left
     out. Raises CaseError: `unreadable`, `contour_type`, `contour_plane`, `unknown_slice`, `mask_grid`, `too_large`.
     """
@@ -84,7 +85,7 @@ def _on_slice(contour: Dataset, lattice: Lattice, uids: set[str], partial: bool)
     points = lattice.index_of(values.reshape(-1, 3))
     z = float(points[:, 2].mean())
     named = {str(item.ReferencedSOPInstanceUID) for item in contour.get("ContourImageSequence") or []}
-    if (named and not named & uids) or not -0.5 <= z < lattice.size[2] - 0.5:
+    if (named and uids and not named & uids) or not -0.5 <= z < lattice.size[2] - 0.5:
         if partial:
             return None
         raise CaseError(

@@ -44,6 +44,7 @@ def read_segments(
 ) -> dict[str, Mask]:
     """Masks (z, y, x) on the grid of `image`, whose slices are the instances `uids`, by segment label in lower case.
 
+    Without `uids` (a volume that was converted from DICOM) the place alone decides.
     Fractional segments hold from `threshold` of the largest value on; segments named in `skip` are left out.
     Raises CaseError: `unreadable`, `segmentation_type`, `mask_size`, `mask_grid`, `unknown_slice`, `too_large`.
     """
@@ -64,7 +65,8 @@ def read_segments(
         raise too_large(len(wanted) * math.prod(lattice.size), 8 * MAX_VOXELS, "voxels in all segments")
     with decoding(path, "DICOM-SEG frames"):
         check_groups(seg, count)
-        _check_sources(seg, count, set(uids))
+        if uids:
+            _check_sources(seg, count, set(uids))
         places = [_place(seg, index, lattice, uids) for index in range(count)]
         numbers_of = [0 if kind == "LABELMAP" else _segment_of(seg, index) for index in range(count)]
     if unknown := sorted(set(numbers_of) - {0, *labels}):

@@ -22,7 +22,7 @@ from tests.made_dicom import enhanced, rewritten, series, structure_set
 
 # Reads one file as the build would and says what came of it, how long it took, and the most memory ever held.
 PROBE = """
-import json, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
 from infra.errors import CaseError
 from preprocessing.cards import DatasetCard, Layout, Licence, Segments
@@ -38,7 +38,8 @@ try:
     said = "read"
 except CaseError as error:
     said = error.reason
-most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# not getrusage: its maximum begins with what the process that started this one held
+most = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 print(json.dumps({"said": said, "seconds": time.process_time() - start, "bytes": most}))
 """
 
@@ -114,4 +115,4 @@ def test_a_bomb_is_refused_from_its_header(tmp_path: Path, bomb: str) -> None:
     said = json.loads(ran.stdout.splitlines()[-1])
     assert said["said"] == "too_large"
     assert said["seconds"] < 1
-    assert said["bytes"] < 256e6
+    assert 20e6 < said["bytes"] < 256e6

@@ -17,10 +17,12 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from infra.errors import CaseError
-from preprocessing.cards import Intensity
+from infra.storage import sha256_file
+from preprocessing.cards import ByValue, DatasetCard, Intensity, Layout, Licence, RawCase
 from preprocessing.harmonize import geometry
+from preprocessing.harmonize.case import CaseItem, process
 from preprocessing.harmonize.intensity import to_8bit
-from preprocessing.readers import kind_of
+from preprocessing.readers import dicom_frames, kind_of
 from preprocessing.readers.dicom import is_picture, read_picture, read_series
 from preprocessing.readers.dicom_decoders import codestream_size
 from preprocessing.readers.nifti_family import array_of
@@ -78,6 +80,22 @@ def test_a_multi_frame_object_is_the_series_that_it_holds(tmp_path: Path) -> Non
     slopes = [0.5 + at for at in range(len(volume))]
     scaled = read_series([enhanced(tmp_path / "slopes", volume, order=order, slopes=slopes)])
     assert np.allclose(array_of(scaled.image), volume * np.array(slopes)[:, None, None])
+
+
+def test_a_long_compressed_multi_frame_object_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = np.tile(phantom().astype(np.uint16), (12, 1, 1))
+
+    def squeeze(made: Dataset) -> None:
+        made.PixelData = encapsulate([imagecodecs.jpegls_encode(plane) for plane in volume], has_bot=False)
+        made["PixelData"].VR, made["PixelData"].is_undefined_length = "OB", True
+        made.file_meta.TransferSyntaxUID = uid.JPEGLSLossless
+
+    path = enhanced(tmp_path / "long", volume, change=squeeze)
+    seen = []
+    decode = dicom_frames.frames_of
+    monkeypatch.setattr(dicom_frames, "frames_of", lambda *given: seen.append(1) or decode(*given))
+    assert np.array_equal(array_of(read_series([path]).image), volume)
+    assert len(seen) == 1
 
 
 def encoded(made: Dataset, syntax: str, code: Callable[[Any], bytes]) -> None:
@@ -343,3 +361,25 @@ def test_every_quirk_is_read_or_refused_with_a_reason(mirror: Path) -> None:
         "rtstruct.dcm": "image_kind",
         "zipMR.gz": "raster",
     }
+
+
+@pytest.mark.parametrize("folder", ["quirks_pydicom", "quirks_nibabel", "highdicom", "rt-utils_mock_data"])
+def test_no_file_of_the_quirk_folders_ends_in_a_traceback(mirror: Path, folder: str) -> None:
+    """Each file as an image with itself as label: kept, or refused with a reason and what was found."""
+    made = DatasetCard(
+        name=folder, title=folder, modality="CT", licence=Licence("none"), citation="nobody",
+        homepage="https://example.org", layout_checked="made here", labels=ByValue({1: "liver"}),
+        layouts=(Layout(image="(?P<case>.*)"),), intensity=Intensity("percentile"),
+    )  # fmt: skip
+    for path in sorted(each for each in (mirror / folder).rglob("*") if each.is_file()):
+        file = path.relative_to(mirror / folder).as_posix()
+        case = RawCase("one", "one", (file,), (file,))
+        result = process(
+            CaseItem(
+                card=made, case=case, root=str(mirror / folder), sha256={file: sha256_file(path)}, orientation="LPS",
+                min_object_area_px=1, shown_id="one", shown_files={file: file},
+            )
+        )  # fmt: skip
+        assert result.rows or (result.refusal and result.refusal["reason"] and result.refusal["found"])
+        # what no guard foresaw would say so: there is no such sentence about these files
+        assert not result.refusal or result.refusal["expected"] != "a case that decodes to the end", file

@@ -192,6 +192,19 @@ def test_structure_sets_find_their_series(tmp_path: Path) -> None:
     assert SERIES not in str(found)
 
 
+def test_a_series_in_the_root_has_a_name(tmp_path: Path) -> None:
+    series(tmp_path, phantom(SHAPE))
+    structure_set(tmp_path / "rt", {"a": [box(2, 2, 9, 9, 3)]})
+    card = DatasetCard(
+        name="plans", title="Plans", modality="CT", licence=Licence("none"), citation="nobody",
+        homepage="https://example.org", layout_checked="made here", labels=Contours({"a": "liver"}),
+        layouts=(Layout(image=r"(?P<case>\d+)\.dcm", label=r"(?P<case>rt)"),),
+    )  # fmt: skip
+    assert [(case.case_id, len(case.images), case.labels) for case in find_dicom_cases(card, tmp_path)] == [
+        ("series", 9, ("rt",))
+    ]
+
+
 def test_the_real_structure_sets(mirror: Path) -> None:
     scan = sorted((mirror / "rt-utils_mock_data").glob("ct_*.dcm"))
     found = drawn(scan, mirror / "rt-utils_mock_data/rt.dcm")["roi-1"]

@@ -9,10 +9,13 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 from infra.errors import CaseError
+from preprocessing.harmonize import geometry
 from preprocessing.readers.dicom import read_series
+from preprocessing.readers.nifti_family import read_volume
 from preprocessing.readers.seg import read_segments
 from tests.made_dicom import enhanced, phantom, rewritten, series
 from tests.made_seg import TYPES, masks, segmentation, sorted_sources
@@ -144,6 +147,16 @@ def test_a_segmentation_of_a_multi_frame_object(tmp_path: Path, scan: list[Path]
             source.ReferencedSOPInstanceUID = pydicom.dcmread(whole).SOPInstanceUID
     made.save_as(tmp_path / "seg.dcm")
     assert np.array_equal(found_in(tmp_path / "seg.dcm", [whole])["part 2"], masks()[..., 1] > 0)
+
+
+def test_a_volume_that_was_converted_takes_the_segmentation_by_its_place(tmp_path: Path, scan: list[Path]) -> None:
+    segmentation(sorted_sources(scan), masks(), TYPES.BINARY).save_as(tmp_path / "seg.dcm")
+    sitk.WriteImage(geometry.orient(read_series(scan).image, "RAI"), str(tmp_path / "i.nii.gz"))
+    converted = read_volume(tmp_path / "i.nii.gz")
+    assert converted.GetDirection() != read_series(scan).image.GetDirection()
+    found = sitk.GetImageFromArray(read_segments(tmp_path / "seg.dcm", [], converted)["part 1"].astype(np.uint8))
+    found.CopyInformation(converted)
+    assert np.array_equal(sitk.GetArrayFromImage(geometry.orient(found, "LPS")), masks()[..., 0])
 
 
 def test_a_tilted_series_takes_its_segmentation_along(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ CARD = DatasetCard(
 def scan(folder: Path, change: Any = None) -> list[Path]:
     def planted(index: int, made: Dataset) -> None:
         plant(made)
-        made.SeriesInstanceUID = UID(f"{UID_MARK}.{abs(hash(folder.parent.name)) % 10**8}")
+        made.SeriesInstanceUID = UID(f"{UID_MARK}.{zlib.crc32(folder.parent.name.encode())}")
         made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = UID(f"{UID_MARK}.5.{index}")
         if change:
             change(index, made)

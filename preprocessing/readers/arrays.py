@@ -11,6 +11,7 @@ import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, judge, too_large
+from preprocessing.readers.npz_stream import read_plane
 from preprocessing.readers.sniff import format_of, head_of
 
 _SCIPY_SPARSE = {"csr", "csc", "bsr", "coo", "dia"}
@@ -35,11 +37,16 @@ def read_array(path: Path, key: str = "", index: int | None = None, along: int =
             case "npy":
                 return _plane(_npy(path), index, along)
             case "zip":
+                if index is not None and along == 0 and (found := _streamed(path, key, index)) is not None:
+                    return found
                 return _plane(_npz(path, key), index, along)
             case "hdf5":
                 return _hdf5(path, key, index, along)
             case "mat5":
-                return _plane(_mat(path, key), index, along)
+                if index is None:
+                    return _mat(path, key)
+                stat = path.stat()
+                return _plane(_held_mat(path, key, stat.st_size, stat.st_mtime_ns, stat.st_ino), index, along)
     raise CaseError("unreadable", expected="an NPY, NPZ, HDF5 or MAT file", found="a file of another kind")
 
 
@@ -147,6 +154,26 @@ def _npz(path: Path, key: str) -> NDArray[Any]:
     with np.load(path, allow_pickle=False) as file:
         array: NDArray[Any] = file[name]
     return array
+
+
+def _streamed(path: Path, key: str, index: int) -> NDArray[Any] | None:
+    """One image of a dense NPZ stack; None where it must be read whole: sparse, or in Fortran order."""
+    with zipfile.ZipFile(path) as archive:
+        members = _members(archive)
+        if (not key and len(members) != 1) or (key and key not in members):
+            return None
+        member = members[_chosen(key, list(members))]
+        shape, dtype = _header(archive, member)
+    if dtype.kind not in "biuf" or not shape:
+        return None
+    _check_index(shape, index, 0)
+    return read_plane(path, member, index)
+
+
+@lru_cache(maxsize=2)
+def _held_mat(path: Path, key: str, size: int, mtime_ns: int, inode: int) -> NDArray[Any]:
+    """A stack in a MAT file, at most 2 GiB by its format, which scipy reads whole: held for its other images."""
+    return _mat(path, key)
 
 
 def _sparse_kind(names: dict[str, str]) -> str:

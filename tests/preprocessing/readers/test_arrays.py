@@ -239,3 +239,16 @@ def test_a_broken_archive_is_unreadable(tmp_path: Path) -> None:
         archive.writestr("readme.txt", "no array")
     with pytest.raises(CaseError, match=r"variable.*no array"):
         arrays.read_array(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("pack", [np.savez, np.savez_compressed])
+def test_images_of_a_packed_stack_come_in_any_order(tmp_path: Path, pack: Any) -> None:
+    stack = RNG.integers(0, 256, (9, 6, 7), dtype=np.uint8)
+    pack(tmp_path / "a.npz", imgs=stack, turned=np.asfortranarray(stack), other=np.zeros(2))
+    for index in (0, 1, 2, 5, 4, 8, 0, 7):
+        for key in ("imgs", "turned"):
+            assert np.array_equal(arrays.read_array(tmp_path / "a.npz", key, index), stack[index])
+    with pytest.raises(CaseError, match="image_missing"):
+        arrays.read_array(tmp_path / "a.npz", "imgs", 9)
+    pack(tmp_path / "a.npz", imgs=stack[::-1])  # another file of the same name is not taken for the first
+    assert np.array_equal(arrays.read_array(tmp_path / "a.npz", "imgs", 8), stack[0])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, judge, too_large
+from preprocessing.readers.mat5 import check_mat5
 from preprocessing.readers.npz_stream import read_plane
 from preprocessing.readers.sniff import format_of, head_of
 
@@ -267,7 +268,11 @@ def _mat(path: Path, key: str) -> NDArray[Any]:
     from scipy import io, sparse
 
     name, *fields = key.split("/") if key else [""]
-    listed = io.whosmat(path)
+    check_mat5(path)
+    try:
+        listed = io.whosmat(path)
+    except io.matlab.MatReadError as error:  # it derives from none of Python's own errors
+        raise ValueError(str(error)) from error
     chosen = _chosen(name, [each for each, _, _ in listed])
     for each, shape, _ in listed:
         if each == chosen:
@@ -282,9 +287,11 @@ def _mat(path: Path, key: str) -> NDArray[Any]:
             raise CaseError("variable", expected=f"a field {each!r}", found=", ".join(fields_there) or "no field")
         value = value[each].flat[0]
     if sparse.issparse(value):
-        matrix: Any = value
+        stored: Any = value
+        matrix: Any = sparse.csc_array(stored)
         if math.prod(matrix.shape) > MAX_VOXELS:
             raise too_large(math.prod(matrix.shape), MAX_VOXELS, "values")
+        matrix.check_format(full_check=True)
         value = matrix.toarray()
     array: NDArray[Any] = np.asarray(value)
     if array.dtype.kind not in "biuf":

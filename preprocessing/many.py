@@ -63,7 +63,7 @@ def _unstacked(case: RawCase, card: DatasetCard, root: Path) -> Iterator[RawCase
         yield case
         return
     for index in range(count):
-        case_id = f"{case.case_id}_{index:05d}"
+        case_id = f"{case.case_id}_{index:05d}".strip("_")
         group = group_of(card, case_id) if case.group == group_of(card, case.case_id) else case.group  # of the path
         yield replace(case, case_id=case_id, group=group, index=index)
 

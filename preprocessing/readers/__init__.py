@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import lzma
 import re
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -37,6 +40,9 @@ DECODER_ERRORS = (
     AssertionError,
     struct.error,
     zlib.error,
+    tokenize.TokenError,  # numpy parses the header of an NPY as Python
+    lzma.LZMAError,
+    csv.Error,
     zipfile.BadZipFile,
     InvalidDicomError,
     TiffFileError,
@@ -72,6 +78,8 @@ def decoding(path: Path, what: str) -> Iterator[None]:
         yield
     except Image.DecompressionBombError as error:
         raise CaseError("too_large", expected=f"at most {MAX_PIXELS} pixels", found=str(error)) from error
+    except MemoryError as error:  # of a header that slipped through; memory itself is not short
+        raise CaseError("too_large", expected=f"{what} that fits into memory", found="more than there is") from error
     except DECODER_ERRORS as error:
         raise unreadable(error, path, what) from error
 

@@ -11,6 +11,7 @@ import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, judge, too_large
+from preprocessing.readers.mat5 import check_mat5
+from preprocessing.readers.npz_stream import read_plane
 from preprocessing.readers.sniff import format_of, head_of
 
 _SCIPY_SPARSE = {"csr", "csc", "bsr", "coo", "dia"}
@@ -35,11 +38,16 @@ def read_array(path: Path, key: str = "", index: int | None = None, along: int =
             case "npy":
                 return _plane(_npy(path), index, along)
             case "zip":
+                if index is not None and along == 0 and (found := _streamed(path, key, index)) is not None:
+                    return found
                 return _plane(_npz(path, key), index, along)
             case "hdf5":
                 return _hdf5(path, key, index, along)
             case "mat5":
-                return _plane(_mat(path, key), index, along)
+                if index is None:
+                    return _mat(path, key)
+                stat = path.stat()
+                return _plane(_held_mat(path, key, stat.st_size, stat.st_mtime_ns, stat.st_ino), index, along)
     raise CaseError("unreadable", expected="an NPY, NPZ, HDF5 or MAT file", found="a file of another kind")
 
 
@@ -149,6 +157,26 @@ def _npz(path: Path, key: str) -> NDArray[Any]:
     return array
 
 
+def _streamed(path: Path, key: str, index: int) -> NDArray[Any] | None:
+    """One image of a dense NPZ stack; None where it must be read whole: sparse, or in Fortran order."""
+    with zipfile.ZipFile(path) as archive:
+        members = _members(archive)
+        if (not key and len(members) != 1) or (key and key not in members):
+            return None
+        member = members[_chosen(key, list(members))]
+        shape, dtype = _header(archive, member)
+    if dtype.kind not in "biuf" or not shape:
+        return None
+    _check_index(shape, index, 0)
+    return read_plane(path, member, index)
+
+
+@lru_cache(maxsize=2)
+def _held_mat(path: Path, key: str, size: int, mtime_ns: int, inode: int) -> NDArray[Any]:
+    """A stack in a MAT file, at most 2 GiB by its format, which scipy reads whole: held for its other images."""
+    return _mat(path, key)
+
+
 def _sparse_kind(names: dict[str, str]) -> str:
     """Which sparse layout these variables are: of SciPy's `save_npz`, or of pydata's `sparse.save_npz`; "" for none."""
     if {"format", "shape", "data"} <= set(names):
@@ -240,7 +268,11 @@ def _mat(path: Path, key: str) -> NDArray[Any]:
     from scipy import io, sparse
 
     name, *fields = key.split("/") if key else [""]
-    listed = io.whosmat(path)
+    check_mat5(path)
+    try:
+        listed = io.whosmat(path)
+    except io.matlab.MatReadError as error:  # it derives from none of Python's own errors
+        raise ValueError(str(error)) from error
     chosen = _chosen(name, [each for each, _, _ in listed])
     for each, shape, _ in listed:
         if each == chosen:
@@ -255,9 +287,11 @@ def _mat(path: Path, key: str) -> NDArray[Any]:
             raise CaseError("variable", expected=f"a field {each!r}", found=", ".join(fields_there) or "no field")
         value = value[each].flat[0]
     if sparse.issparse(value):
-        matrix: Any = value
+        stored: Any = value
+        matrix: Any = sparse.csc_array(stored)
         if math.prod(matrix.shape) > MAX_VOXELS:
             raise too_large(math.prod(matrix.shape), MAX_VOXELS, "values")
+        matrix.check_format(full_check=True)
         value = matrix.toarray()
     array: NDArray[Any] = np.asarray(value)
     if array.dtype.kind not in "biuf":

@@ -71,7 +71,12 @@ def read_label_array(
     A label stored as a matrix, structures by voxels, as sparse files hold it, gets the image's shape back.
     Raises CaseError `mask_size`, `dimensions` and what the readers raise.
     """
-    array = _read(path, layout.label_key if key is None else key, layout.label_axes, layout, index)
+    try:
+        array = _read(path, layout.label_key if key is None else key, layout.label_axes, layout, index)
+    except CaseError as error:
+        if error.reason == "image_missing":
+            error.reason = "label_missing"
+        raise
     spatial = "zyx"[-len(shape) :]
     with_channels = isinstance(rule, ByChannel)
     axes = _without_n(layout.label_axes) or _label_axes(layout, spatial, with_channels)

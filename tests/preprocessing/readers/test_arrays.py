@@ -239,3 +239,38 @@ def test_a_broken_archive_is_unreadable(tmp_path: Path) -> None:
         archive.writestr("readme.txt", "no array")
     with pytest.raises(CaseError, match=r"variable.*no array"):
         arrays.read_array(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("pack", [np.savez, np.savez_compressed])
+def test_images_of_a_packed_stack_come_in_any_order(tmp_path: Path, pack: Any) -> None:
+    stack = RNG.integers(0, 256, (9, 6, 7), dtype=np.uint8)
+    pack(tmp_path / "a.npz", imgs=stack, turned=np.asfortranarray(stack), other=np.zeros(2))
+    for index in (0, 1, 2, 5, 4, 8, 0, 7):
+        for key in ("imgs", "turned"):
+            assert np.array_equal(arrays.read_array(tmp_path / "a.npz", key, index), stack[index])
+    with pytest.raises(CaseError, match="image_missing"):
+        arrays.read_array(tmp_path / "a.npz", "imgs", 9)
+    pack(tmp_path / "a.npz", imgs=stack[::-1])  # another file of the same name is not taken for the first
+    assert np.array_equal(arrays.read_array(tmp_path / "a.npz", "imgs", 8), stack[0])
+
+
+def test_every_kind_of_mat_variable_opens_and_a_wrong_tag_ends_no_process(tmp_path: Path) -> None:
+    matrix = sparse.random(30, 20, 0.2, format="csc", random_state=1)
+    for packed in (False, True):
+        savemat(
+            tmp_path / "a.mat",
+            {"image": VALUES, "s": {"mask": LABEL, "name": "text"}, "cells": np.array([LABEL, "a"], dtype=object),
+             "sparse": matrix, "logical": LABEL > 0, "big": np.arange(40_000.0)},
+            do_compression=packed,
+        )  # fmt: skip
+        for key, value in (("image", VALUES), ("s/mask", LABEL), ("logical", LABEL > 0), ("sparse", matrix.toarray())):
+            assert np.array_equal(arrays.read_array(tmp_path / "a.mat", key), value)
+        assert arrays.shape_of(tmp_path / "a.mat", "big") == (1, 40_000)
+    savemat(tmp_path / "a.mat", {"image": VALUES})
+    content = (tmp_path / "a.mat").read_bytes()
+    for at, byte in ((136, 7), (144, 1), (144, 99), (145, 0x5E), (152, 6), (176, 9), (192, 14), (196, 0xC1)):
+        broken = bytearray(content)
+        broken[at] = byte
+        (tmp_path / "b.mat").write_bytes(broken)
+        with pytest.raises(CaseError, match="unreadable"):
+            arrays.read_array(tmp_path / "b.mat", "image")

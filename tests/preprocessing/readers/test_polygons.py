@@ -175,7 +175,7 @@ def coco_card(**said: Any) -> DatasetCard:
         image=r"(?P<case>(?P<set>\w+/(?P<split>train|val))/images/\w+)\.png",
         label=r"(?P<set>\w+/(train|val))/annotations/\w+\.json",
     )
-    rule = Coco({"polyp": "polyp", "vessel": "vessel"}, ignore=("instrument",))
+    rule = Coco({"polyp": "polyp", "vessel": "retinal vessel"}, ignore=("instrument",))
     return card_of(rule, layout, official_split={"train": "train", "val": "val"}, instances="values", **said)
 
 
@@ -223,10 +223,10 @@ def test_polygons_and_run_lengths_are_what_pycocotools_decodes(tmp_path: Path) -
     result = only(read(coco_card(), tmp_path))
     oracle = COCO(str(path))
     theirs = [oracle.annToMask(each).astype(bool) for each in oracle.loadAnns([1, 2, 3, 4])]
-    ours = [*masks(result.rows[0], "polyp"), *masks(result.rows[0], "vessel")]
+    ours = [*masks(result.rows[0], "polyp"), *masks(result.rows[0], "retinal vessel")]
     assert all(np.array_equal(left, right) for left, right in zip(ours, theirs, strict=True))
     assert np.array_equal(ours[3], random.astype(bool))
-    assert {each["concept"] for each in result.rows[0]["objects"]} == {"polyp", "vessel"}
+    assert {each["concept"] for each in result.rows[0]["objects"]} == {"polyp", "retinal vessel"}
 
 
 def test_every_image_named_or_found_is_kept_or_refused(tmp_path: Path) -> None:

@@ -312,19 +312,23 @@ def load_card(name: str, folder: Path | None = None) -> DatasetCard:
 
 
 def cases_of(card: DatasetCard) -> Cases:
-    """The function that finds this card's cases below a folder; for a card of no module, by the kind of its rules."""
+    """The function that finds this card's cases below a folder; for a card of no module, by rules and expressions."""
     module = _modules().get(card.name)
     if module is not None and card == module.CARD:
         function: Cases = module.cases
         return function
-    rules = (card.labels, *(layout.labels for layout in card.layouts))
-    if any(isinstance(rule, Segments | Contours) for rule in rules):
+    if any(_by_header(card, layout) for layout in card.layouts):
         from preprocessing.readers.dicom import find_dicom_cases
 
         return lambda root: find_dicom_cases(card, root)
     from preprocessing.pairing import find_cases
 
     return lambda root: find_cases(card, root)
+
+
+def _by_header(card: DatasetCard, layout: Layout) -> bool:
+    """Whether DICOM headers say what belongs together: SEG or RTSTRUCT, and paths that do not name the case."""
+    return isinstance(layout.labels or card.labels, Segments | Contours) and "(?P<case>" not in layout.image
 
 
 def _with_kinds(value: Any) -> Any:

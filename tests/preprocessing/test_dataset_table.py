@@ -19,7 +19,7 @@ def test_the_page_is_what_make_docs_writes() -> None:
 def test_every_card_is_tested_on_what_the_page_says() -> None:
     assert set(MIRRORED) == REAL
     trees = {name for name, card in all_cards().items() if proof_of(card) == "tree"}
-    assert trees == {*NATIVE, "ARCADE", "PanNuke"}  # the two are in native/test_many.py
+    assert trees == {*NATIVE, "ARCADE", "PanNuke"}  # the two are in native/test_native_many.py
 
 
 def test_layout_families_are_told_apart() -> None:

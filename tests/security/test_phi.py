@@ -67,7 +67,10 @@ def scan(folder: Path, change: Any = None) -> list[Path]:
         if change:
             change(index, made)
 
-    paths = series(folder, phantom(), change=planted)
+    # every patient's own picture: equal ones would be duplicates
+    still = phantom()
+    noise = np.random.default_rng(zlib.crc32(folder.parent.name.encode())).integers(0, 200, still.shape)
+    paths = series(folder, (still + noise).astype(still.dtype), change=planted)
     # as archives name them: by the instance, the ending a part of it
     return sorted(path.rename(path.with_name(f"CT.{UID_MARK}.5.{k}")) for k, path in enumerate(paths))
 

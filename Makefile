@@ -47,8 +47,9 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 bench: $(STAMP)  ## seconds of ingest through Ray and in a plain loop, as JSON
 	@$(BIN)/python -m pipelines.bench
 
-docs: $(STAMP)  ## write docs/cli.md from the command line's own help
+docs: $(STAMP)  ## write docs/cli.md from the command line, docs/datasets.md from the cards
 	@$(BIN)/python -m pipelines.cli.reference docs/cli.md
+	@$(BIN)/python -m preprocessing.dataset_table docs/datasets.md
 
 lock:  ## resolve pyproject.toml into requirements.lock again (needs uv)
 	@command -v uv >/dev/null || { echo "uv is missing: https://docs.astral.sh/uv" >&2; exit 2; }

@@ -22,6 +22,7 @@ from preprocessing import ontology, quality, schema, shards
 from preprocessing.card_page import card_page
 from preprocessing.cards import DatasetCard, RawCase, card_for, cases_of
 from preprocessing.case_cache import CaseCache, Entry, pack
+from preprocessing.deid import hide_uids, safe_ending
 from preprocessing.harmonize.case import CaseItem, process
 from preprocessing.pairing import files_below
 from preprocessing.recipe import recipe_file, recipe_sha256
@@ -73,7 +74,7 @@ def build_dataset(
     """
     recipe = recipe_file(card)
     job = _Job(card, params, pseudonym_key, recipe_sha256(recipe, params["harmonize"]))
-    cases = _checked_cases(card, root, inventory)
+    cases = _checked_cases(job, root, inventory)
     sha256 = {str(line["file"]): str(line["sha256"]) for line in inventory}
     items = {case.case_id: _item(job, case, root, sha256) for case in cases}
     out.mkdir(parents=True, exist_ok=True)
@@ -112,18 +113,19 @@ def _cache(card: DatasetCard, folder: Path | None, out: Path) -> Iterator[CaseCa
             yield CaseCache(Path(spare))
 
 
-def _checked_cases(card: DatasetCard, root: Path, inventory: list[dict[str, Any]]) -> list[RawCase]:
+def _checked_cases(job: _Job, root: Path, inventory: list[dict[str, Any]]) -> list[RawCase]:
     """The cases below `root`, all of whose files are in the inventory, and nothing of it is gone."""
+    card = job.card
     on_disk = set(files_below(root))
     listed = {str(line["file"]) for line in inventory}
     gone = sorted(listed - on_disk)
     if gone:
-        msg = f"{card.name}: {len(gone)} scanned file(s) are gone, first {gone[0]}. {_again(card)}"
+        msg = f"{card.name}: {len(gone)} scanned file(s) are gone, first {_shown_file(job, gone[0])}. {_again(card)}"
         raise DataError(msg)
     cases = list(cases_of(card)(root))
     new = sorted({file for case in cases for file in case.files} - listed)
     if new:
-        msg = f"{card.name}: {len(new)} file(s) came after the scan, first {new[0]}. {_again(card)}"
+        msg = f"{card.name}: {len(new)} file(s) came after the scan, first {_shown_file(job, new[0])}. {_again(card)}"
         raise DataError(msg)
     if not any(case.images and case.labels for case in cases):
         patterns = " or ".join(layout.image for layout in card.layouts)
@@ -157,12 +159,16 @@ def _item(job: _Job, case: RawCase, root: Path, sha256: dict[str, str]) -> CaseI
 
 
 def _shown(job: _Job, case_id: str) -> str:
-    return case_id if job.card.public else pseudonym(job.card.domain, case_id, job.key, "c")
+    if job.card.public:
+        return hide_uids(case_id, job.card.domain, job.key)
+    return pseudonym(job.card.domain, case_id, job.key, "c")
 
 
 def _shown_file(job: _Job, file: str) -> str:
-    """A file's name as written: for a closed dataset a pseudonym with the real ending."""
-    return file if job.card.public else pseudonym(job.card.domain, file, job.key, "f") + Path(file).suffix
+    """A file's name as written: UIDs in it are pseudonyms, and for a closed dataset all of it, with a known ending."""
+    if job.card.public:
+        return hide_uids(file, job.card.domain, job.key)
+    return pseudonym(job.card.domain, file, job.key, "f") + safe_ending(file)
 
 
 def _identity(item: CaseItem) -> dict[str, Any]:
@@ -194,9 +200,10 @@ def _fill(cache: CaseCache, items: list[CaseItem], map_cases: MapCases, progress
         if progress:
             progress(done, len(items))
     if changed:
-        card = items[0].card
+        card, first = items[0].card, sorted(changed)[0]
+        shown = next(item.shown_files[first] for item in items if first in item.shown_files)
         msg = (
-            f"{card.name}: {len(changed)} file(s) are not what was scanned, first {sorted(changed)[0]} "
+            f"{card.name}: {len(changed)} file(s) are not what was scanned, first {shown} "
             f"(its SHA-256 is not the inventory's). {_again(card)}"
         )
         raise DataError(msg)

@@ -13,7 +13,10 @@ from preprocessing.cards import DatasetCard
 
 _HERE = Path(__file__).parent
 # Code that decides what a row says, and code that only decides how a version is written.
-_ROW_CODE = ("cards.py", "rules.py", "pairing.py", "many.py", "readers/*.py", "harmonize/*.py", "schema/*.py")
+_ROW_CODE = (
+    "cards.py", "rules.py", "pairing.py", "many.py", "deid.py", "burned_in.py", "readers/*.py", "harmonize/*.py",
+    "schema/*.py",
+)  # fmt: skip
 _BUILD_CODE = (
     "build.py", "card_page.py", "case_cache.py", "ontology.py", "quality.py", "recipe.py", "shards.py", "splits.py",
     "templates/card.html",

@@ -16,7 +16,7 @@ CARD = DatasetCard(
     name="ACDC",
     title="Automated Cardiac Diagnosis Challenge",
     modality="MR",
-    licence=Licence("CC BY-NC-SA 4.0 (as remembered)", spdx="CC-BY-NC-SA-4.0", redistribution="yes", commercial="no"),
+    licence=Licence("CC BY-NC-SA 4.0 as remembered, not checked", commercial="no"),
     citation="Bernard et al., Deep learning techniques for cardiac MRI, IEEE Trans Med Imaging 37 (2018) 2514-2525",
     doi="10.1109/TMI.2018.2837502",
     homepage="https://www.creatis.insa-lyon.fr/Challenge/acdc/",

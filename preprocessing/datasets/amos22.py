@@ -16,7 +16,7 @@ CARD = DatasetCard(
     name="AMOS22",
     title="AMOS22 abdominal organs",
     modality="CT",
-    licence=Licence("CC BY 4.0 (Zenodo, as remembered)", spdx="CC-BY-4.0", redistribution="yes", commercial="yes"),
+    licence=Licence("CC BY 4.0 as remembered, not checked"),
     citation="Ji et al., AMOS: A large-scale abdominal multi-organ benchmark, NeurIPS 2022",
     doi="10.5281/zenodo.7155725",
     homepage="https://zenodo.org/records/7155725",

@@ -17,7 +17,7 @@ CARD = DatasetCard(
     name="ARCADE",
     title="ARCADE coronary angiography",
     modality="X-ray angiography",
-    licence=Licence("CC BY 4.0 (Zenodo, as remembered)", spdx="CC-BY-4.0", redistribution="yes", commercial="yes"),
+    licence=Licence("CC BY 4.0 as remembered, not checked"),
     citation="Popov et al., Dataset for region-based coronary artery disease diagnostics, Sci Data 11 (2024) 20",
     doi="10.1038/s41597-023-02871-z",
     homepage="https://zenodo.org/records/10390295",

@@ -17,7 +17,7 @@ CARD = DatasetCard(
     name="BCSS",
     title="Breast Cancer Semantic Segmentation",
     modality="histopathology",
-    licence=Licence("CC0 1.0 (as remembered)", spdx="CC0-1.0", redistribution="yes", commercial="yes"),
+    licence=Licence("CC0 1.0 as remembered, not checked"),
     citation="Amgad et al., Structured crowdsourcing enables convolutional segmentation, Bioinformatics 35 (2019) 3461",
     doi="10.1093/bioinformatics/btz083",
     homepage="https://github.com/PathologyDataScience/BCSS",

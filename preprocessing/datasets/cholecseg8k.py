@@ -17,7 +17,7 @@ CARD = DatasetCard(
     name="CholecSeg8k",
     title="CholecSeg8k laparoscopic cholecystectomy",
     modality="endoscopy",
-    licence=Licence("CC BY-NC-SA 4.0 (as remembered)", spdx="CC-BY-NC-SA-4.0", redistribution="yes", commercial="no"),
+    licence=Licence("CC BY-NC-SA 4.0 as remembered, not checked", commercial="no"),
     citation="Hong et al., CholecSeg8k, arXiv:2012.12453; videos of Cholec80, Twinanda et al., IEEE TMI 36 (2017)",
     doi="10.48550/arXiv.2012.12453",
     homepage="https://www.kaggle.com/datasets/newslab/cholecseg8k",

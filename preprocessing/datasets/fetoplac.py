@@ -16,7 +16,7 @@ CARD = DatasetCard(
     name="FetoPlac",
     title="Fetoscopy placenta vessels",
     modality="endoscopy",
-    licence=Licence("CC BY-NC-SA 4.0 (as remembered)", spdx="CC-BY-NC-SA-4.0", redistribution="yes", commercial="no"),
+    licence=Licence("CC BY-NC-SA 4.0 as remembered, not checked", commercial="no"),
     citation="Bano et al., Deep placental vessel segmentation for fetoscopic mosaicking, MICCAI 2020",
     doi="10.1007/978-3-030-59716-0_73",
     homepage="https://www.ucl.ac.uk/interventional-surgical-sciences/fetoscopy-placenta-data",

@@ -16,7 +16,7 @@ CARD = DatasetCard(
     name="ISIC2018",
     title="ISIC 2018 lesion segmentation",
     modality="dermoscopy",
-    licence=Licence("CC BY-NC 4.0 (as remembered)", spdx="CC-BY-NC-4.0", redistribution="yes", commercial="no"),
+    licence=Licence("CC BY-NC 4.0 as remembered, not checked", commercial="no"),
     citation="Codella et al., Skin Lesion Analysis Toward Melanoma Detection 2018, arXiv:1902.03368",
     doi="10.48550/arXiv.1902.03368",
     homepage="https://challenge.isic-archive.com/data/#2018",

@@ -16,7 +16,7 @@ CARD = DatasetCard(
     name="KiTS23",
     title="KiTS23 kidney tumours",
     modality="CT",
-    licence=Licence("CC BY-NC-SA 4.0 (as remembered)", spdx="CC-BY-NC-SA-4.0", redistribution="yes", commercial="no"),
+    licence=Licence("CC BY-NC-SA 4.0 as remembered, not checked", commercial="no"),
     citation="Heller et al., The KiTS21 challenge, arXiv:2307.01984",
     doi="10.48550/arXiv.2307.01984",
     homepage="https://kits-challenge.org/kits23/",

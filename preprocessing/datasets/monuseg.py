@@ -17,7 +17,7 @@ CARD = DatasetCard(
     name="MoNuSeg",
     title="MoNuSeg 2018 nuclei",
     modality="histopathology",
-    licence=Licence("CC BY-NC-SA 4.0 (as remembered)", spdx="CC-BY-NC-SA-4.0", redistribution="yes", commercial="no"),
+    licence=Licence("CC BY-NC-SA 4.0 as remembered, not checked", commercial="no"),
     citation="Kumar et al., A multi-organ nucleus segmentation challenge, IEEE Trans Med Imaging 39 (2020) 1380-1391",
     doi="10.1109/TMI.2019.2947628",
     homepage="https://monuseg.grand-challenge.org/Data/",

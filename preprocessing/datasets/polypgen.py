@@ -17,7 +17,7 @@ CARD = DatasetCard(
     name="PolypGen",
     title="PolypGen multi-centre colonoscopy",
     modality="endoscopy",
-    licence=Licence("CC BY 4.0 (as remembered)", spdx="CC-BY-4.0", redistribution="yes", commercial="yes"),
+    licence=Licence("CC BY 4.0 as remembered, not checked"),
     citation="Ali et al., A multi-centre polyp detection and segmentation dataset, Sci Data 10 (2023) 75",
     doi="10.1038/s41597-023-01981-y",
     homepage="https://www.synapse.org/Synapse:syn26376615",

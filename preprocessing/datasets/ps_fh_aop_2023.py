@@ -16,7 +16,7 @@ CARD = DatasetCard(
     name="PS-FH-AOP-2023",
     title="Pubic symphysis and fetal head, angle of progression",
     modality="ultrasound",
-    licence=Licence("CC BY 4.0 (Zenodo, as remembered)", spdx="CC-BY-4.0", redistribution="yes", commercial="yes"),
+    licence=Licence("CC BY 4.0 as remembered, not checked"),
     citation="Lu et al., The JNU-IFM dataset for segmenting pubic symphysis-fetal head, Data in Brief 41 (2022) 107904",
     doi="10.5281/zenodo.7851339",
     homepage="https://zenodo.org/records/7851339",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from infra.storage import sha256_file
-from preprocessing.harmonize import geometry, intensity, slices, unions, volume
+from preprocessing import burned_in, deid
+from preprocessing.harmonize import geometry, intensity, payload, slices, unions, volume
 from preprocessing.harmonize.flat import flat_case
 from preprocessing.harmonize.item import CaseItem, case_columns, merge, reading, searched
 from preprocessing.harmonize.labels import Masks
@@ -22,7 +24,10 @@ from preprocessing.harmonize.sides import check_sides
 from preprocessing.harmonize.slide import slide_case
 from preprocessing.many import digest_of_shared, shares_files
 from preprocessing.readers import DECODER_ERRORS, dicom, nifti_family, stacks, unreadable
+from preprocessing.readers.dicom_file import read_header
 from preprocessing.readers.sniff import kind_at
+
+_LOOKED_AT = 8  # slices of a volume that are searched for writing: it is on most of them or on none
 
 __all__ = ["CaseItem", "CaseResult", "process"]
 
@@ -57,10 +62,12 @@ def process(item: CaseItem) -> CaseResult:
         else:
             result.rows, result.columns = _volume(item)
         _check_says_something(item, result)
+        result.columns["review"] = _review(item, result.rows)
     except CaseError as error:
-        result.refusal = _refusal(item, error)
+        result.rows, result.columns, result.refusal = [], {}, _refusal(item, error)
     except DECODER_ERRORS as error:
         # What the readers' own guards missed: one odd file must not end the run of all the others.
+        result.rows, result.columns = [], {}
         result.refusal = _refusal(item, unreadable(error, Path(item.root) / item.case.files[0], "a case"))
     return result
 
@@ -72,7 +79,9 @@ def _refusal(item: CaseItem, error: CaseError) -> dict[str, str]:
         file = Path(file).relative_to(item.root).as_posix()
     found = error.found
     for real, shown in item.shown_files.items():  # a decoder may quote the name that a closed dataset hides
-        found = found.replace(Path(real).name, Path(shown).name)
+        found = found.replace(real, shown).replace(Path(real).name, Path(shown).name)
+    paths = [Path(item.root) / each for each in item.case.files]
+    found = deid.scrub(found, deid.secrets_of(path for path in paths if kind_at(path) == "dicom"), not item.card.public)
     return {
         "case_id": item.shown_id,
         "file": item.shown_files[file],
@@ -80,6 +89,30 @@ def _refusal(item: CaseItem, error: CaseError) -> dict[str, str]:
         "expected": error.expected,
         "found": found,
     }
+
+
+def _review(item: CaseItem, rows: list[dict[str, Any]]) -> str | None:
+    """What a person should look at before pixels leave, as JSON; null is no promise that there is nothing.
+
+    Asked of DICOM and of closed datasets. Raises CaseError `burned_in_text` where a closed dataset's file
+    itself says that its pixels name the patient.
+    """
+    first = Path(item.root) / item.case.images[0]
+    is_dicom = kind_at(first) == "dicom"
+    if not rows or (item.card.public and not is_dicom):
+        return None
+    step = max(1, len(rows) // _LOOKED_AT)
+    signs = burned_in.look(
+        read_header(first) if is_dicom else None, (payload.decode(row["image"]) for row in rows[::step])
+    )
+    if "tag" in signs and not item.card.public:
+        raise CaseError(
+            "burned_in_text",
+            expected="pixels without a patient's data",
+            found="BurnedInAnnotation YES",
+            fix="Blacken the writing and set the tag to NO, or leave the case out",
+        )
+    return json.dumps({"burned_in_text": signs}) if signs else None
 
 
 def _check_complete(item: CaseItem) -> None:
@@ -106,14 +139,16 @@ def _check_says_something(item: CaseItem, result: CaseResult) -> None:
 
 
 def _is_flat(item: CaseItem) -> bool:
-    """Whether a case is a picture: a raster file, an array without a z axis, or one DICOM image without a place."""
+    """Whether a case is a picture: a raster file, axes without z, or one DICOM image without a place."""
     file = item.case.images[0]
     path = item.path(file)
     with reading(file):
         kind = kind_at(path)
         if kind == "dicom":
             return len(item.case.images) == 1 and dicom.is_picture(path)
-        return kind in ("raster", "array") and not stacks.is_volume(path, item.layout)
+        if stacks.is_array(path, item.layout):
+            return not stacks.is_volume(path, item.layout)
+        return kind == "raster"
 
 
 def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -114,7 +114,7 @@ def planes(
 
 
 def _segments(path: Path, rule: Segments, volume: Volume) -> Masks:
-    return seg.read_segments(path, list(volume.uids), volume.original, rule.threshold)
+    return seg.read_segments(path, list(volume.uids), volume.original, threshold=rule.threshold, skip=rule.ignore)
 
 
 def _regions(path: Path, rule: Contours, volume: Volume) -> Masks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import lzma
+import re
 import struct
 import tokenize
 import zipfile
@@ -86,12 +87,18 @@ def decoding(path: Path, what: str) -> Iterator[None]:
 def unreadable(error: Exception, path: Path, what: str) -> CaseError:
     """The refusal of what a decoder stumbled over, in the decoder's words but without the machine's folders."""
     text = " ".join(str(error).split()).replace(str(path), path.name).replace(str(path.parent) + "/", "")
+    text = re.sub(r"\(?0x[0-9a-fA-F]{6,}\)?", "", text)  # an address in memory: another one on every run
     return CaseError(
         "unreadable",
         expected=f"{what} that decodes to the end",
-        found=f"{type(error).__name__}: {text[-200:]}",
+        found=f"{type(error).__name__}: {_end(text)}",
         fix="Fetch the file again, or leave the case out",
     )
+
+
+def _end(text: str, most: int = 200) -> str:
+    """The last part of a text, from the start of a word: half a name would not be known for one."""
+    return text if len(text) <= most else text[-most:].partition(" ")[2]
 
 
 def too_large(count: int, limit: int, unit: str) -> CaseError:

@@ -21,7 +21,7 @@ from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, too_large
 from preprocessing.readers.dicom_cases import find_dicom_cases
 from preprocessing.readers.dicom_file import at_fault, frames_of, read_file, read_header
-from preprocessing.readers.dicom_frames import Frame, frames_in, has_place, modality_values, plane_values
+from preprocessing.readers.dicom_frames import Frame, check_image, frames_in, has_place, modality_values, plane_values
 from preprocessing.readers.nifti_family import check_spacing
 from preprocessing.readers.voi import Voi, voi_of
 
@@ -59,6 +59,7 @@ class Picture:
 def is_picture(path: Path) -> bool:
     """Whether a DICOM file is a picture without a place in the patient (X-ray, secondary capture, ultrasound)."""
     header = read_header(path)
+    check_image(header)
     return "Rows" in header and not has_place(header)
 
 
@@ -83,7 +84,7 @@ def read_series(paths: list[Path], frame: int | None = None) -> Series:
 
     Where positions repeat (time points, echoes) `frame` picks the one to keep at each, counted from 0 in
     the order of acquisition. Raises CaseError, whose `file` is the path of the slice at fault: `unreadable`,
-    `series`, `missing_slice`, `duplicate_slice`, `dimensions`, `spacing`, `shear`, `too_large`.
+    `image_kind`, `series`, `missing_slice`, `duplicate_slice`, `dimensions`, `spacing`, `shear`, `too_large`.
     """
     frames: list[Frame] = []
     for path in paths:

@@ -48,6 +48,14 @@ def group_item(dataset: Dataset, index: int, name: str) -> Any:
     return None
 
 
+def check_groups(dataset: Dataset, count: int) -> None:
+    """ValueError unless there are as many functional groups as frames."""
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if len(groups) != count:
+        msg = f"{len(groups)} functional groups for {count} frame(s)"
+        raise ValueError(msg)
+
+
 def has_place(dataset: Dataset) -> bool:
     """Whether an object's pixels have a place in the patient: a position of its own, or one for its first frame."""
     return dataset.get("ImagePositionPatient") is not None or (
@@ -55,8 +63,22 @@ def has_place(dataset: Dataset) -> bool:
     )
 
 
+def check_image(dataset: Dataset) -> None:
+    """CaseError `image_kind` for an object that holds no picture of a patient's volume: a label, a slide's tiles."""
+    kinds = {
+        "SegmentSequence": "a DICOM-SEG",
+        "StructureSetROISequence": "an RTSTRUCT",
+        "TotalPixelMatrixRows": "tiles of a whole-slide image",
+        "ContentSequence": "a structured report or presentation",
+    }
+    for keyword, kind in kinds.items():
+        if keyword in dataset:
+            raise CaseError("image_kind", expected="an image or the slices of a volume", found=kind)
+
+
 def frames_in(path: Path, dataset: Dataset) -> list[Frame]:
-    """The frames of one object. Raises CaseError: `dimensions` where they have no place, `unreadable`."""
+    """The frames of one object. Raises CaseError: `dimensions` where they have no place, `image_kind`, `unreadable`."""
+    check_image(dataset)
     with decoding(path, "DICOM geometry"):
         count = int(dataset.get("NumberOfFrames") or 1)
         shape = (int(dataset.Rows), int(dataset.Columns))
@@ -65,10 +87,7 @@ def frames_in(path: Path, dataset: Dataset) -> list[Frame]:
         if group_item(dataset, 0, "PlanePositionSequence") is None:
             kind = "a position for each frame" if count > 1 else "single-frame slices with a position"
             raise CaseError("dimensions", kind, f"a file of another kind, with {count} frame(s) and no position")
-        groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
-        if len(groups) != count:
-            msg = f"{len(groups)} functional groups for {count} frames"
-            raise ValueError(msg)
+        check_groups(dataset, count)
         names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
         rest = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
         found = []

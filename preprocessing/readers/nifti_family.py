@@ -41,12 +41,20 @@ def read_volume(path: Path, frame: int | None = None) -> sitk.Image:
         if math.prod(header.size[:3]) > MAX_VOXELS:
             raise too_large(math.prod(header.size[:3]), MAX_VOXELS, "voxels")
         check_space(header)
+        if header.version == 2:
+            raise CaseError(
+                "unreadable",
+                "a NIfTI-1 file",
+                "a NIfTI-2 file, which SimpleITK does not read",
+                fix="Save it as NIfTI-1",
+            )
     with decoding(path, "a volume"):
         reader.ReadImageInformation()
         size = [int(value) for value in reader.GetSize()]
         components = int(reader.GetNumberOfComponents())
     if math.prod(size[:3]) > MAX_VOXELS:
         raise too_large(math.prod(size[:3]), MAX_VOXELS, "voxels")
+    check_spacing(reader.GetSpacing()[:3])
     _choose(reader, size, components, frame)
     if is_nifti_name(path):
         check_nifti_whole(path)
@@ -55,6 +63,22 @@ def read_volume(path: Path, frame: int | None = None) -> sitk.Image:
     check_spacing(image.GetSpacing())
     _check_right_angles(image)
     return image
+
+
+def read_grid(path: Path) -> NDArray[Any]:
+    """The values of a file of two or more axes, slowest axis first, whatever they mean. Raises CaseError."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with decoding(path, "a picture of the volume formats"):
+        reader.ReadImageInformation()
+        count = math.prod(int(value) for value in reader.GetSize()) * int(reader.GetNumberOfComponents())
+    if count > MAX_VOXELS:
+        raise too_large(count, MAX_VOXELS, "values")
+    if is_nifti_name(path):
+        check_nifti_whole(path)
+    with decoding(path, "a picture of the volume formats"):
+        array: NDArray[Any] = sitk.GetArrayFromImage(reader.Execute())
+    return array
 
 
 def _choose(reader: sitk.ImageFileReader, size: list[int], components: int, frame: int | None) -> None:

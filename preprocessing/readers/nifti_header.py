@@ -43,6 +43,7 @@ class NiftiHeader:
     quaternion: tuple[float, ...]  # b, c, d and the offsets x, y, z
     sform: NDArray[np.float64]
     unit_mm: float
+    version: int = 1
 
     @property
     def promised_bytes(self) -> int:
@@ -111,6 +112,7 @@ def parse(header: bytes) -> NiftiHeader:
             quaternion=numbers[:6],
             sform=np.array(numbers[6:]).reshape(3, 4),
             unit_mm=_MM_PER_UNIT.get(int(units) & 7, 1.0),
+            version=1 if size == 348 else 2,
         )
     raise not_whole("no NIfTI header")
 

@@ -8,6 +8,7 @@ slice that it was derived from.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pydicom.dataset import Dataset
 from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, too_large
 from preprocessing.readers.dicom_file import frames_of, numbers, read_file
-from preprocessing.readers.dicom_frames import group_item
+from preprocessing.readers.dicom_frames import check_groups, group_item
 from preprocessing.readers.lattice import Lattice, Vector
 
 Mask = NDArray[np.bool_]
@@ -38,9 +39,12 @@ class _Placed:
     across: tuple[int, ...]
 
 
-def read_segments(path: Path, uids: list[str], image: sitk.Image, threshold: float = 0.5) -> dict[str, Mask]:
+def read_segments(
+    path: Path, uids: list[str], image: sitk.Image, *, threshold: float = 0.5, skip: Collection[str] = ()
+) -> dict[str, Mask]:
     """Masks (z, y, x) on the grid of `image`, whose slices are the instances `uids`, by segment label in lower case.
 
+    Fractional segments hold from `threshold` of the largest value on; segments named in `skip` are left out.
     Raises CaseError: `unreadable`, `segmentation_type`, `mask_size`, `mask_grid`, `unknown_slice`, `too_large`.
     """
     seg = read_file(path)
@@ -54,11 +58,12 @@ def read_segments(path: Path, uids: list[str], image: sitk.Image, threshold: flo
     lattice = Lattice.of(image)
     wanted: dict[str, list[int]] = {}
     for number, label in labels.items():
-        if number > 0:  # a label map's background is a segment of its own that has the number 0
+        if number > 0 and label not in skip:  # a label map's background is a segment of its own that has the number 0
             wanted.setdefault(label, []).append(number)
     if len(wanted) * math.prod(lattice.size) > 8 * MAX_VOXELS:
         raise too_large(len(wanted) * math.prod(lattice.size), 8 * MAX_VOXELS, "voxels in all segments")
     with decoding(path, "DICOM-SEG frames"):
+        check_groups(seg, count)
         _check_sources(seg, count, set(uids))
         places = [_place(seg, index, lattice, uids) for index in range(count)]
         numbers_of = [0 if kind == "LABELMAP" else _segment_of(seg, index) for index in range(count)]

@@ -12,15 +12,19 @@ from PIL import Image, ImageSequence
 
 from infra.errors import CaseError
 from preprocessing.cards import ByChannel, LabelRule, Layout
-from preprocessing.readers import MAX_VOXELS, arrays, decoding, tiff, too_large
+from preprocessing.readers import MAX_VOXELS, arrays, decoding, nifti_family, tiff, too_large
 from preprocessing.readers.sniff import format_of, head_of, kind_at, opened
 
 
 def is_array(path: Path, layout: Layout | None) -> bool:
-    """Whether a file is read by its axes: an array, or pages that the layout calls a stack or a volume."""
+    """Whether a file is read by its axes: an array, pages that the layout calls a stack or a volume, or a volume
+    file (MetaImage, NIfTI) of which the layout says axes without z: a picture."""
     kind = kind_at(path)
-    paged = layout is not None and (layout.stacked or "z" in layout.axes)
-    return kind == "array" or (kind == "raster" and paged)
+    if layout is None:
+        return kind == "array"
+    if kind == "volume":
+        return bool(layout.axes) and "z" not in layout.axes
+    return kind == "array" or (kind == "raster" and (layout.stacked or "z" in layout.axes))
 
 
 def is_volume(path: Path, layout: Layout | None) -> bool:
@@ -124,6 +128,8 @@ def _read(path: Path, key: str, axes: str, layout: Layout, index: int | None) ->
         stack_length(path, layout)
     if kind_at(path) == "array":
         return arrays.read_array(path, key, index, _along(axes))
+    if kind_at(path) == "volume":
+        return nifti_family.read_grid(path)
     if format_of(head_of(path)) == "tiff":
         return tiff.read_stack(path, index)
     return _frames(path, index)

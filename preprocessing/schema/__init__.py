@@ -100,6 +100,9 @@ CASES_SCHEMA = pa.schema(
         pa.field("source_voxels", pa.string(), nullable=False),
         pa.field("agreement", pa.string()),  # JSON: several annotators, Dice of each against the chosen truth
         pa.field("samples", pa.int32(), nullable=False),
+        # JSON: signs of what a person should look at, e.g. {"burned_in_text": ["class", "pixels"]}; null: no
+        # sign was found, or none was looked for, which is no promise that there is nothing
+        pa.field("review", pa.string()),
     ],
     metadata=_METADATA,
 )

@@ -9,20 +9,24 @@ from infra.compute import ray_session
 from infra.dvc import INGEST_PREFIX
 from infra.processes import RunLock, recorded_children
 from infra.settings import load_settings
-from pipelines import demo, events, plan, stages
+from pipelines import demo, events, gates, plan, stages
 from pipelines.workspace import Workspace, make_folder
 
 
-def fetch(root: Path, names: Sequence[str]) -> tuple[Workspace, dict[str, dict[str, str]]]:
+def fetch(root: Path, names: Sequence[str], licence: str | None = None) -> tuple[Workspace, dict[str, dict[str, str]]]:
     """Find the raw files of `names` and write what their stages depend on, in the workspace at `root`.
 
-    A new workspace lists just these datasets; an old one gets those it does not list yet.
+    A new workspace lists just these datasets; an old one gets those it does not list yet. `licence` limits
+    the workspace to datasets whose card says yes to that use (`gates.limited`).
     """
     make_folder(root)
     settings = load_settings()
     old = (root / "params.yaml").is_file()
     params = demo.base_params(root)
     wanted = [plan.known_dataset(name) for name in names] or list(params["datasets"])
+    if not old:
+        params["datasets"] = wanted
+    params, wanted = gates.limited(params, wanted, licence)
     state = Workspace(root).state
     roots = plan.locate_datasets(wanted, state, settings, with_phantoms=False)
     known = params["datasets"] if old else []
@@ -31,7 +35,18 @@ def fetch(root: Path, names: Sequence[str]) -> tuple[Workspace, dict[str, dict[s
         demo.clean_up(Workspace(root))
         workspace = Workspace.prepare(root, {**params, "datasets": datasets})
         plan.write_plan(workspace, roots, settings)
+        if licence:
+            plan.forget_unlisted(workspace, datasets)
     return workspace, roots
+
+
+def limit(workspace: Workspace, licence: str) -> None:
+    """Limit a workspace to datasets whose card says yes to `licence`; the others leave its params.yaml and `data/`."""
+    with RunLock(workspace.state, "licence limit"):
+        params = demo.base_params(workspace.root)
+        params, datasets = gates.limited(params, list(params["datasets"]), licence)
+        Workspace.prepare(workspace.root, {**params, "datasets": datasets})
+        plan.forget_unlisted(workspace, datasets)
 
 
 def make(workspace: Workspace, targets: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ from infra.dvc import INGEST_PREFIX
 from infra.errors import DataError, UsageError
 from infra.settings import load_settings
 from infra.storage import read_json
-from pipelines import events
+from pipelines import events, gates
 from pipelines.workspace import Workspace, pseudonym_key
 
 Summary = dict[str, Any]
@@ -50,13 +50,15 @@ def ingest(workspace: Workspace, dataset: str) -> Summary:
 
 
 def train(workspace: Workspace) -> Summary:
-    """Fine-tune on every dataset of `params.yaml` and write `models/candidate`."""
+    """Fine-tune on the datasets of `params.yaml` that may be trained on, and write `models/candidate`."""
     from training.launch import run_training
 
     params = workspace.params()
+    names = _complete(workspace, params.datasets)
+    gates.refuse_leakage(workspace, names)
     return run_training(
         data_root=workspace.data,
-        datasets=_complete(workspace, params.datasets),
+        datasets=gates.for_training(workspace, names),
         out=workspace.candidate,
         params=params.train.model_dump(),
         run_dir=workspace.state / "train",
@@ -72,9 +74,11 @@ def evaluate(workspace: Workspace) -> Summary:
     if not (workspace.candidate / "train.json").is_file():
         msg = f"{workspace.candidate}: no candidate to evaluate. Run: segfoundry train"
         raise UsageError(msg)
+    names = _complete(workspace, params.datasets)
+    gates.refuse_leakage(workspace, names)  # an evaluation-only set may have come after the training
     return run_evaluation(
         data_root=workspace.data,
-        datasets=_complete(workspace, params.datasets),
+        datasets=names,
         candidate=workspace.candidate,
         out=workspace.evaluation,
         params=params.evaluate.model_dump(),

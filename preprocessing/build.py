@@ -18,17 +18,19 @@ import pyarrow.compute as pc
 
 from infra.errors import DataError
 from infra.storage import TEMPORARY_SUFFIX, digest_of, remove_leftovers, write_bytes, write_json, write_text
-from preprocessing import ontology, quality, schema, shards
+from preprocessing import dedup, hashes, ontology, quality, schema, shards
 from preprocessing.card_page import card_page
 from preprocessing.cards import DatasetCard, RawCase, cases_of
 from preprocessing.case_cache import CaseCache, Entry, pack
 from preprocessing.harmonize.case import CaseItem, process
+from preprocessing.harmonize.payload import decode
 from preprocessing.pairing import files_below
 from preprocessing.recipe import recipe_file, recipe_sha256
 from preprocessing.splits import pseudonym, split_of
 
 __all__ = ["build_dataset", "recipe_file", "run_case"]
 
+Refused = tuple[RawCase, dict[str, str]]
 MapCases = Callable[[Callable[[CaseItem], tuple[str, bytes, str]], list[CaseItem]], Iterable[tuple[str, bytes, str]]]
 Progress = Callable[[int, int], None]
 
@@ -49,7 +51,8 @@ def run_case(item: CaseItem) -> tuple[str, bytes, str]:
     if result.changed:
         return result.key, b"", result.changed
     rows = [{**row, **_identity(item)} for row in result.rows]
-    return result.key, pack(rows, result.columns, result.refusal), ""
+    found = hashes.rows_of(rows, item.card.name, item.shown_id) if rows else []
+    return result.key, pack(rows, result.columns, result.refusal, found), ""
 
 
 def build_dataset(
@@ -81,10 +84,13 @@ def build_dataset(
     remove_leftovers(out)
     with _cache(card, case_cache, out) as cache:
         reused = _fill(cache, list(items.values()), map_cases, progress)
-        kept, columns, refused = _sort_out(cache, cases, items)
+        kept, columns, refused, looks = _sort_out(cache, cases, items)
+        kept, refused = _without_twins(job, cache, kept, refused, items, looks)
         account = quality.account(card, [str(line["file"]) for line in inventory], kept, [case for case, _ in refused])
         manifest, written = _write_shards(job, cache, kept, items, out)
         tables = _write_tables(job, kept, columns, items, refused, account, out)
+        found = hashes.joined([looks[items[case.case_id].shown_id] for case in kept])
+        shards.write_if_changed(out / schema.HASHES_FILE, shards.parquet_bytes(found))
         cache.keep_only({item.key for item in items.values()})
     for path in out.glob("shard-*.parquet"):
         if path.name not in written:
@@ -212,24 +218,58 @@ def _entry(cache: CaseCache, item: CaseItem) -> Entry:
 
 def _sort_out(
     cache: CaseCache, cases: list[RawCase], items: dict[str, CaseItem]
-) -> tuple[list[RawCase], dict[str, dict[str, Any]], list[tuple[RawCase, dict[str, str]]]]:
-    """The kept cases, their columns by case id, and the refused cases each with its quarantine row."""
-    kept, columns, refused = [], {}, []
+) -> tuple[list[RawCase], dict[str, dict[str, Any]], list[Refused], dict[str, pa.Table]]:
+    """The kept cases, their columns by case id, the refused cases each with its quarantine row, hashes by shown id."""
+    kept, columns, refused, looks = [], {}, [], {}
     for case in cases:
-        entry = _entry(cache, items[case.case_id])
+        item = items[case.case_id]
+        entry = _entry(cache, item)
         if entry.refusal is None:
             kept.append(case)
             columns[case.case_id] = entry.columns
+            looks[item.shown_id] = entry.hashes
         else:
             refused.append((case, entry.refusal))
-    return kept, columns, refused
+    return kept, columns, refused, looks
+
+
+def _without_twins(
+    job: _Job,
+    cache: CaseCache,
+    kept: list[RawCase],
+    refused: list[Refused],
+    items: dict[str, CaseItem],
+    looks: dict[str, pa.Table],
+) -> tuple[list[RawCase], list[Refused]]:
+    """Refuse what shows the same as a case of a split that is more held out (`dedup.set_aside`)."""
+    by_name = {items[case.case_id].shown_id: case for case in kept}
+
+    def load(keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        wanted = set(keys)
+        for name, table in looks.items():
+            if wanted.isdisjoint(table.column("key").to_pylist()):
+                continue
+            rows = _entry(cache, items[by_name[name].case_id]).rows.select(["sample_id", "image"])
+            yield from (
+                (row["sample_id"], decode(row["image"])) for row in rows.to_pylist() if row["sample_id"] in wanted
+            )
+
+    where = {name: dict(_place(job, case)) for name, case in by_name.items()}
+    gone = dedup.set_aside(dedup.part_of(hashes.joined(list(looks.values())), where, load))
+    twins = [
+        (case, quality.duplicate_row(name, items[case.case_id].shown_files[case.images[0]], dedup.said(gone[name])))
+        for name, case in by_name.items()
+        if name in gone
+    ]
+    return [case for name, case in by_name.items() if name not in gone], [*refused, *twins]
 
 
 def _place(job: _Job, case: RawCase) -> dict[str, str]:
     """Group and split of a case."""
     splits = job.params["splits"]
     domain = job.card.domain
-    split = split_of(domain, case.group, str(splits["key"]), float(splits["val"]), float(splits["test"]), case.split)
+    hint = "test" if job.card.evaluation_only else case.split  # all of an external set is a test set
+    split = split_of(domain, case.group, str(splits["key"]), float(splits["val"]), float(splits["test"]), hint)
     return {"group_id": pseudonym(domain, case.group, job.key), "split": split}
 
 
@@ -277,7 +317,7 @@ def _write_tables(
     kept: list[RawCase],
     columns: dict[str, dict[str, Any]],
     items: dict[str, CaseItem],
-    refused: list[tuple[RawCase, dict[str, str]]],
+    refused: list[Refused],
     account: quality.Account,
     out: Path,
 ) -> pa.Table:
@@ -324,6 +364,7 @@ def _report(
         "licence": {name: value for name, value in asdict(card.licence).items() if value},
         "citation": card.citation,
         "source_kind": source_kind,
+        "evaluation_only": card.evaluation_only,
         "counts": {
             "cases_found": found,
             "cases_kept": kept,

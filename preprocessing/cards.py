@@ -148,6 +148,7 @@ class DatasetCard:
     doi: str = ""
     family: str = ""  # datasets that share images share a family, so that a group has one split in all of them
     public: bool = True  # False: case ids and file names are pseudonyms in everything that is written
+    evaluation_only: bool = False  # an external test set: training on it is an error
 
     @property
     def domain(self) -> str:

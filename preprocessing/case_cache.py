@@ -1,7 +1,8 @@
 """Remember what one case gave, so that a killed build goes on and an added case costs one case.
 
 An entry is one file named by the digest of everything that decided it: SHA-256 of the rest, then an
-Arrow stream of rows whose metadata holds the case's columns or its refusal. A damaged entry is no entry.
+Arrow stream of rows whose metadata holds the case's columns or its refusal, then one of its hashes. A damaged
+entry is no entry.
 """
 
 from __future__ import annotations
@@ -15,27 +16,35 @@ from typing import Any
 import pyarrow as pa
 
 from infra.storage import TEMPORARY_SUFFIX, sha256_bytes
-from preprocessing.schema import SHARD_SCHEMA
+from preprocessing.schema import HASHES_SCHEMA, SHARD_SCHEMA
 
 _META = b"segfoundry_case"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a case gave: rows (of `SHARD_SCHEMA`, group and split empty) and columns, or a refusal."""
+    """What a case gave: rows (of `SHARD_SCHEMA`, group and split empty), columns and hashes, or a refusal."""
 
     rows: pa.Table
     columns: dict[str, Any]
     refusal: dict[str, str] | None
+    hashes: pa.Table
 
 
-def pack(rows: list[dict[str, Any]], columns: dict[str, Any], refusal: dict[str, str] | None) -> bytes:
+def pack(
+    rows: list[dict[str, Any]],
+    columns: dict[str, Any],
+    refusal: dict[str, str] | None,
+    hashes: list[dict[str, Any]] | None = None,
+) -> bytes:
     """An entry as bytes."""
     meta = json.dumps({"columns": columns, "refusal": refusal}, sort_keys=True)
     schema = SHARD_SCHEMA.with_metadata({_META: meta.encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    with pa.ipc.new_stream(sink, HASHES_SCHEMA) as writer:
+        writer.write_table(pa.Table.from_pylist(hashes or [], schema=HASHES_SCHEMA))
     body: bytes = sink.getvalue().to_pybytes()
     return sha256_bytes(body).encode() + body
 
@@ -44,9 +53,11 @@ def unpack(payload: bytes) -> Entry | None:
     """The entry, or None where its bytes are not what was written."""
     if sha256_bytes(payload[64:]).encode() != payload[:64]:
         return None
-    table = pa.ipc.open_stream(payload[64:]).read_all()
+    source = pa.BufferReader(memoryview(payload)[64:])
+    table = pa.ipc.open_stream(source).read_all()
+    hashes = pa.ipc.open_stream(source).read_all()
     meta = json.loads(table.schema.metadata[_META])
-    return Entry(table.replace_schema_metadata(SHARD_SCHEMA.metadata), meta["columns"], meta["refusal"])
+    return Entry(table.replace_schema_metadata(SHARD_SCHEMA.metadata), meta["columns"], meta["refusal"], hashes)
 
 
 class CaseCache:

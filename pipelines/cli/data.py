@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.output import JsonOption, WorkspaceOption, show, table
+from pipelines.cli.output import JsonOption, LicenceOption, WorkspaceOption, show, table
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list, fetch, check, ingest, describe, compare, export.")
 
@@ -79,18 +79,25 @@ def fetch(names: NamesArgument = None, workspace: WorkspaceOption = None, as_jso
 
 
 @app.command()
-def ingest(names: NamesArgument = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def ingest(
+    names: NamesArgument = None,
+    workspace: WorkspaceOption = None,
+    licence: LicenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Fetch, harmonize and version datasets: shards, manifest, cases, quarantine, card; then a data version tag.
 
-    A case that cannot be used goes to quarantine with its reason, and the run goes on.
+    A case that cannot be used goes to quarantine with its reason, and the run goes on; so does a case that shows
+    what a case of a more held-out split shows (`duplicate`).
     Example: `segfoundry data ingest MSD_Hippocampus_udacity`
     """
-    from pipelines import manual
+    from pipelines import events, manual
     from pipelines.cli.progress import following
     from preprocessing.schema import read_dataset_file
 
-    with following():
-        place, roots = manual.fetch(_root(workspace), names or [])
+    left_out: list[dict[str, Any]] = []
+    with following(), events.listening(lambda event: left_out.append(event) if event["kind"] == "left_out" else None):
+        place, roots = manual.fetch(_root(workspace), names or [], licence)
         made = manual.make(place, [f"ingest@{name}" for name in roots])
     rows = []
     for name in roots:
@@ -99,7 +106,13 @@ def ingest(names: NamesArgument = None, workspace: WorkspaceOption = None, as_js
     keys = ["name", "cases_found", "cases_kept", "cases_quarantined", "samples", "objects"]
     shown = table("", keys, [[row.get(key) for key in keys] for row in rows], right=tuple(keys[1:]))
     version = place.repo.tag_data_version().tag
-    document = {"workspace": str(place.root), "made": made, "data_version": version, "datasets": rows}
+    document = {
+        "workspace": str(place.root),
+        "made": made,
+        "data_version": version,
+        "datasets": rows,
+        "left_out": [{"name": event["dataset"], "reason": event["reason"]} for event in left_out],
+    }
     show(document, shown, f"data version {version}; " + (f"made: {', '.join(made)}" if made else "nothing to do"))
 
 

@@ -79,26 +79,54 @@ def diff(
 
 
 def leakage(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Groups or identical content on both sides of a split, within and between the workspace's datasets.
+    """The same patient or picture on both sides of a split, within and between the workspace's datasets.
 
-    Exit code 1 where there are any. Example: `segfoundry data leakage --workspace workspaces/demo`
+    Found by group, by equal pixels with and without their labels, as near duplicates (JPEG, resizing, flips,
+    another window) and as whole volumes. Exit code 1 where there are any; training refuses such a version.
+
+    Example: `segfoundry data leakage --workspace workspaces/demo`
     """
     from infra.errors import UsageError
-    from preprocessing.leakage import leakage as search
-    from preprocessing.schema import read_manifest
+    from pipelines import gates
+    from preprocessing.leakage import KINDS
 
     place = _existing(workspace)
     names = [name for name in place.params().datasets if (place.data / name / "dataset.json").is_file()]
     if not names:
         msg = f"{place.data}: expected dataset versions, found none. Run: segfoundry data ingest"
         raise UsageError(msg)
-    found = search({name: read_manifest(place.data / name) for name in names})
+    found = gates.leakage(place, names)
     if not found["ok"]:
         found_failure()
-    keys = ["train", "held_out", "split", "groups", "contents"]
-    rows = [[one[key] for key in keys] for one in found["matrix"]]
-    said: Any = table("Crossings", keys, rows) if rows else f"no crossing within or between {len(names)} datasets"
-    show({**found, "datasets": names}, said)
+    shown: list[Any] = [_matrix(found), f"no crossing within or between {len(names)} datasets"]
+    if found["matrix"]:
+        keys = ["train", "part", "held_out", "split", *KINDS]
+        rows = [[one[key] for key in keys] for one in found["matrix"]]
+        examples = [
+            [one["kind"], *one["samples"], one.get("correlation", one.get("value"))] for one in found["examples"]
+        ]
+        shown[1:] = [
+            table("Crossings", keys, rows, right=KINDS),
+            table("Examples", ["kind", "sample", "held out", "correlation or value"], examples),
+        ]
+    show(found, *shown)
+
+
+def _matrix(found: dict[str, Any]) -> Any:
+    """Datasets by what is trained on (rows) and what is held out (columns, by number): crossings of all kinds."""
+    from preprocessing.leakage import KINDS
+
+    names = found["datasets"]
+    cells: dict[tuple[str, str], int] = {}
+    for one in found["matrix"]:
+        pair = (one["train"], one["held_out"])
+        cells[pair] = cells.get(pair, 0) + sum(one[kind] for kind in KINDS)
+    columns = [str(number) for number in range(1, len(names) + 1)]
+    rows = [
+        [number, name, *[cells.get((name, other), "·") for other in names]]
+        for number, name in enumerate(names, start=1)
+    ]
+    return table("Train (rows) × held out (columns)", ["", "dataset", *columns], rows, right=("", *columns))
 
 
 def export(

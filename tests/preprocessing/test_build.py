@@ -24,7 +24,6 @@ from preprocessing.check import check
 from preprocessing.diff import diff
 from preprocessing.export import export
 from preprocessing.harmonize.payload import strip_jpeg
-from preprocessing.leakage import leakage
 
 PARAMS: dict[str, Any] = {
     "harmonize": {"orientation": "LPS", "min_object_area_px": 1},
@@ -275,23 +274,6 @@ def test_a_closed_dataset_is_written_without_its_names(flat: Path, tmp_path: Pat
     build(replace(FLAT, public=False), flat, tmp_path / "out")
     assert not any(b"case0" in payload for payload in contents(tmp_path / "out").values())
     assert next(iter(reasons(tmp_path / "out"))).startswith("c-")
-
-
-def test_leakage_names_a_group_on_both_sides(flat: Path, tmp_path: Path) -> None:
-    build(FLAT, flat, tmp_path / "a")
-    manifest = schema.read_manifest(tmp_path / "a")
-    assert leakage({"a": manifest})["ok"]
-    held = manifest.set_column(
-        manifest.schema.get_field_index("split"),
-        manifest.schema.field("split"),
-        [["test"] * manifest.num_rows],
-    )
-    found = leakage({"a": manifest, "b": held})
-    assert not found["ok"]
-    trained = manifest.column("split").to_pylist().count("train")
-    assert found["matrix"][0] == {
-        "train": "a", "held_out": "b", "split": "test", "groups": trained, "contents": trained
-    }  # fmt: skip
 
 
 def test_exports_open_in_their_own_tools(flat: Path, tmp_path: Path) -> None:

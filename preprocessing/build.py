@@ -15,10 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from infra.errors import DataError
 from infra.storage import TEMPORARY_SUFFIX, digest_of, remove_leftovers, write_bytes, write_json, write_text
-from preprocessing import dedup, hashes, ontology, quality, schema, shards
+from preprocessing import dedup, fingerprint, hashes, ontology, quality, schema, shards
 from preprocessing.card_page import card_page
 from preprocessing.cards import DatasetCard, RawCase, cases_of
 from preprocessing.case_cache import CaseCache, Entry, pack
@@ -91,6 +92,8 @@ def build_dataset(
         tables = _write_tables(job, kept, columns, items, refused, account, out)
         found = hashes.joined([looks[items[case.case_id].shown_id] for case in kept])
         shards.write_if_changed(out / schema.HASHES_FILE, shards.parquet_bytes(found))
+        cases_table = pq.read_table(out / schema.CASES_FILE)
+        write_json(out / schema.FINGERPRINT_FILE, fingerprint.fingerprint(manifest, cases_table, found))
         cache.keep_only({item.key for item in items.values()})
     for path in out.glob("shard-*.parquet"):
         if path.name not in written:

@@ -39,7 +39,13 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
-for question in (data_questions.check, data_questions.diff, data_questions.leakage, data_questions.export):
+for question in (
+    data_questions.check,
+    data_questions.diff,
+    data_questions.drift,
+    data_questions.leakage,
+    data_questions.export,
+):
     data.app.command(question.__name__)(question)
 app.add_typer(data.app, name="data")
 app.command("train")(training.train)

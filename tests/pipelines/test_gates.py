@@ -12,7 +12,7 @@ import yaml
 
 from infra.errors import DataError, UsageError
 from infra.params import check_params
-from pipelines import events, gates, stages
+from pipelines import events, gates, manual, stages
 from pipelines.plan import project_params
 from pipelines.workspace import Workspace
 from preprocessing import schema
@@ -136,3 +136,17 @@ def test_training_and_evaluation_refuse_data_that_leak(place: Workspace, tmp_pat
         (place.candidate / "train.json").write_text("{}")
         with pytest.raises(DataError, match=r"One \(train\) and Copy \(test\) share 1 near"):
             stage(place)
+
+
+def test_limiting_a_workspace_takes_the_others_out_of_it(tmp_path: Path) -> None:
+    params = project_params()
+    params["train"]["datasets"] = ["GlaS", "DSB2018"]
+    workspace = Workspace.prepare(tmp_path / "workspace", {**params, "datasets": ["GlaS", "DSB2018"]})
+    for name in ("GlaS", "DSB2018"):
+        (workspace.data / name).mkdir(parents=True)
+        workspace.recipe(name).parent.mkdir(exist_ok=True)
+        workspace.recipe(name).write_text("{}")
+    manual.limit(workspace, "commercial")
+    limited = workspace.params()
+    assert (limited.datasets, limited.train.datasets, limited.train.licence) == (["DSB2018"], ["DSB2018"], "commercial")
+    assert [path.name for path in workspace.data.iterdir()] == ["DSB2018"]

@@ -3,7 +3,7 @@
 The rules that refuse a case, by `reason`: unreadable, too_large, dimensions, spacing, affine_conflict,
 pages, channels, intensity, unknown_label, label_kind, mask_size, mask_grid, segmentation_type,
 unknown_slice, series, missing_slice, duplicate_slice, image_missing, label_missing, image_count; when all cases
-are known, duplicate; and for files that belong to no case, not_on_card.
+are known, duplicate; for cases with a tombstone, withdrawn; and for files that belong to no case, not_on_card.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ TORCH := torch==2.13.0
 # The stamp's name holds the lock's hash: another lock, another stamp, and the set-up runs again.
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
 
-.PHONY: help demo test lint bench docs clean lock setup
+.PHONY: help demo test soak lint bench docs clean lock setup
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,9 @@ demo: $(STAMP)  ## the main job, end to end (SEGFOUNDRY_MIRROR=<folder> for real
 
 test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest
+
+soak: $(STAMP)  ## the long faults, with the counts that are promised
+	@SEGFOUNDRY_SOAK=1 $(BIN)/python -m pytest $(wildcard tests/faults tests/security) --timeout=7200
 
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra import repository
 from infra.dvc import INGEST_PREFIX
-from infra.errors import UsageError
+from infra.errors import ServiceError, UsageError
 from pipelines.workspace import Workspace
-from preprocessing.schema import MANIFEST_FILE, MANIFEST_SCHEMA
+from preprocessing.schema import FINGERPRINT_FILE, MANIFEST_FILE, MANIFEST_SCHEMA
 
 
 def data_versions(workspace: Workspace) -> list[str]:
@@ -37,6 +39,12 @@ def manifests(workspace: Workspace) -> dict[str, dict[str, pa.Table]]:
 
 def manifest_at(workspace: Workspace, dataset: str, tag: str) -> pa.Table:
     """The manifest of a dataset at a data version."""
+    _check_known(workspace, dataset, tag)
+    payload = workspace.repo.read_bytes_at(f"data/{dataset}/{MANIFEST_FILE}", tag)
+    return pq.read_table(io.BytesIO(payload), schema=MANIFEST_SCHEMA)
+
+
+def _check_known(workspace: Workspace, dataset: str, tag: str) -> None:
     versions = data_versions(workspace)
     if tag not in versions:
         msg = f"no data version {tag!r} in {workspace.root}; known: {', '.join(versions) or 'none yet'}"
@@ -44,5 +52,44 @@ def manifest_at(workspace: Workspace, dataset: str, tag: str) -> pa.Table:
     if f"{INGEST_PREFIX}{dataset}" not in workspace.repo.lock_at(tag):
         msg = f"data version {tag} has no dataset {dataset}"
         raise UsageError(msg)
-    payload = workspace.repo.read_bytes_at(f"data/{dataset}/{MANIFEST_FILE}", tag)
-    return pq.read_table(io.BytesIO(payload), schema=MANIFEST_SCHEMA)
+
+
+def fingerprint_at(workspace: Workspace, dataset: str, tag: str) -> dict[str, Any]:
+    """The fingerprint of a dataset at a data version; `UsageError` where that version was made without one."""
+    _check_known(workspace, dataset, tag)
+    try:
+        payload = workspace.repo.read_bytes_at(f"data/{dataset}/{FINGERPRINT_FILE}", tag)
+    except ServiceError as error:
+        msg = f"{dataset} at {tag}: expected a fingerprint, found none: it was ingested before there were any. {error}"
+        raise UsageError(msg) from error
+    value: dict[str, Any] = json.loads(payload)
+    return value
+
+
+def version_before(workspace: Workspace, dataset: str, tag: str) -> str | None:
+    """The newest data version before `tag` that holds the dataset with other contents; None where there is none."""
+    name = f"{INGEST_PREFIX}{dataset}"
+    versions = data_versions(workspace)
+    now = workspace.repo.lock_at(tag).get(name)
+    for older in reversed(versions[: versions.index(tag)] if tag in versions else []):
+        then = workspace.repo.lock_at(older).get(name)
+        if now and then and then["outs"][0]["md5"] != now["outs"][0]["md5"]:
+            return older
+    return None
+
+
+def drift_since_before(workspace: Workspace, dataset: str, tag: str) -> dict[str, Any] | None:
+    """`preprocessing.fingerprint.drift` of a dataset at `tag` from the version before, with "old" and "new".
+
+    None where there is no version before, or it has no fingerprint.
+    """
+    from preprocessing.fingerprint import drift
+
+    older = version_before(workspace, dataset, tag)
+    if older is None:
+        return None
+    try:
+        pair = [fingerprint_at(workspace, dataset, version) for version in (older, tag)]
+    except UsageError:
+        return None
+    return {"dataset": dataset, "old": older, "new": tag, **drift(pair[0], pair[1])}

@@ -15,10 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from infra.errors import DataError
 from infra.storage import TEMPORARY_SUFFIX, digest_of, remove_leftovers, write_bytes, write_json, write_text
-from preprocessing import dedup, hashes, ontology, quality, schema, shards
+from preprocessing import dedup, fingerprint, hashes, ontology, quality, schema, shards
 from preprocessing.card_page import card_page
 from preprocessing.cards import DatasetCard, RawCase, card_for, cases_of
 from preprocessing.case_cache import CaseCache, Entry, pack
@@ -96,6 +97,8 @@ def build_dataset(
         tables = _write_tables(job, kept, columns, items, refused, account, out)
         found = hashes.joined([looks[items[case.case_id].shown_id] for case in kept])
         shards.write_if_changed(out / schema.HASHES_FILE, shards.parquet_bytes(found))
+        cases_table = pq.read_table(out / schema.CASES_FILE)
+        write_json(out / schema.FINGERPRINT_FILE, fingerprint.fingerprint(manifest, cases_table, found))
         # what a withdrawn case once gave is not remembered either
         cache.keep_only({items[case.case_id].key for case in live})
     for path in out.glob("shard-*.parquet"):
@@ -247,7 +250,7 @@ def _entry(cache: CaseCache, item: CaseItem) -> Entry:
 def _sort_out(
     cache: CaseCache, cases: list[RawCase], items: dict[str, CaseItem], refused: list[Refused]
 ) -> tuple[list[RawCase], dict[str, dict[str, Any]], list[Refused], dict[str, pa.Table]]:
-    """The kept cases, their columns by case id, all refused cases (`refused` first), hashes by shown id."""
+    """The kept cases, their columns by case id, all refused cases (`refused` first) with rows, hashes by shown id."""
     kept, columns, refused, looks = [], {}, list(refused), {}
     for case in cases:
         item = items[case.case_id]

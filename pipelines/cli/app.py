@@ -55,7 +55,7 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 data.app.command("check")(data_cards.check)
 data.app.command("new-card")(data_cards.new_card)
-for verb in (data_questions.diff, data_questions.leakage, data_out.export, data_out.back):
+for verb in (data_questions.diff, data_questions.drift, data_questions.leakage, data_out.export, data_out.back):
     data.app.command(verb.__name__)(verb)
 app.add_typer(data.app, name="data")
 app.command("train")(training.train)

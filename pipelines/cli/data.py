@@ -102,7 +102,7 @@ def ingest(
     Examples: `segfoundry data ingest MSD_Hippocampus_udacity`,
     `segfoundry data ingest --card my.yaml --root /data/my-polyps`
     """
-    from pipelines import events, manual
+    from pipelines import events, history, manual
     from pipelines.cli.progress import following
     from preprocessing.schema import read_dataset_file
 
@@ -119,14 +119,23 @@ def ingest(
     keys = ["name", "cases_found", "cases_kept", "cases_quarantined", "samples", "objects"]
     shown = table("", keys, [[row.get(key) for key in keys] for row in rows], right=tuple(keys[1:]))
     version = place.repo.tag_data_version().tag
+    drifts = [history.drift_since_before(place, name, version) for name in roots if f"ingest@{name}" in made]
+    said = [
+        f"{one['dataset']} moved since {one['old']}: {', '.join(one['moved'])}"
+        for one in drifts
+        if one and one["moved"]
+    ]
     document = {
         "workspace": str(place.root),
         "made": made,
         "data_version": version,
         "datasets": rows,
+        "drift": [one for one in drifts if one],
         "left_out": [{"name": event["dataset"], "reason": event["reason"]} for event in left_out],
     }
-    show(document, shown, f"data version {version}; " + (f"made: {', '.join(made)}" if made else "nothing to do"))
+    show(
+        document, shown, f"data version {version}; " + (f"made: {', '.join(made)}" if made else "nothing to do"), *said
+    )
 
 
 @app.command()
@@ -135,6 +144,7 @@ def card(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
 
     Example: `segfoundry data card dcmqi`
     """
+    from pipelines import history
     from pipelines.workspace import Workspace
     from preprocessing.schema import CARD_FILE, read_dataset_file
 
@@ -143,7 +153,9 @@ def card(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
     folder = place.data / found.name
     built = read_dataset_file(folder) if (folder / "dataset.json").is_file() else None
     page = str(folder / CARD_FILE) if built else None
-    document = {"card": found.resolved(), "version": built, "page": page}
+    versions = history.data_versions(place) if built else []
+    moved = history.drift_since_before(place, found.name, versions[-1]) if versions else None
+    document = {"card": found.resolved(), "version": built, "page": page, "drift": moved}
     lines = [
         f"[bold]{found.name}[/]: {found.title} ({found.modality})",
         f"licence: {found.licence.spdx or found.licence.terms}   homepage: {found.homepage}",
@@ -151,4 +163,6 @@ def card(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
         f"concepts: {', '.join(found.concepts)}",
         f"page: {page}" if page else f"not ingested in this workspace: segfoundry data ingest {found.name}",
     ]
+    if moved:
+        lines.append(f"moved since {moved['old']}: {', '.join(moved['moved']) or 'nothing beyond its tolerance'}")
     show(document, *lines)

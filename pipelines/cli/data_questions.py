@@ -1,4 +1,4 @@
-"""`segfoundry data diff|leakage`: questions about datasets."""
+"""`segfoundry data diff|drift|leakage`: questions about datasets."""
 
 from __future__ import annotations
 
@@ -34,6 +34,60 @@ def diff(
     rows = [[what, count] for what, count in found["counts"].items()]
     document = {"dataset": dataset, "old": old, "new": newest, **found}
     show(document, table(f"{dataset}: {old} → {newest}", ["samples", "count"], rows, right=("count",)))
+
+
+def drift(
+    name: NameArgument,
+    old: Annotated[str, typer.Argument(metavar="[OLD]", help="A data version; default: the one before.")] = "",
+    new: Annotated[str, typer.Argument(metavar="[NEW]", help="Another one; default: the newest.")] = "",
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How far a dataset moved between two data versions: sizes, spacings, intensities, objects, concepts.
+
+    A figure has moved where its population stability index is above 0.25 and above what chance gives for so
+    few groups. Nothing is refused for it. Example: `segfoundry data drift BUSI data-v1`
+    """
+    from infra.errors import UsageError
+    from pipelines import history
+    from pipelines.plan import known_dataset
+    from preprocessing.fingerprint import drift as compare
+
+    place = _existing(workspace)
+    dataset = known_dataset(name, place.cards)
+    versions = history.data_versions(place)
+    newest = new or (versions[-1] if versions else "data-v1")
+    older = old or history.version_before(place, dataset, newest)
+    if not older:
+        msg = f"{dataset}: expected an earlier data version with other contents than {newest}, found none. Name one"
+        raise UsageError(msg)
+    found = compare(history.fingerprint_at(place, dataset, older), history.fingerprint_at(place, dataset, newest))
+    title = f"{dataset}: {older} → {newest}"
+    columns = ["figure", "PSI", "tolerance", "median before", "median after", "moved"]
+    figures = [
+        [
+            f"{one['figure']} ({one['unit']})",
+            one["psi"],
+            one["tolerance"],
+            one["before"],
+            one["after"],
+            _yes(one["moved"]),
+        ]
+        for one in found["figures"]
+    ]
+    concepts = [
+        [one["concept"], one["psi"], one["tolerance"], one["before"], one["after"], _yes(one["moved"])]
+        for one in found["concepts"]
+    ]
+    counts = ", ".join(f"{name} {was} → {now}" for name, (was, now) in found["counts"].items())
+    shown = [table(title, columns, figures, right=tuple(columns[1:5]))]
+    columns = ["concept", "PSI", "tolerance", "share of samples before", "after", "moved"]
+    shown.append(table("", columns, concepts, right=tuple(columns[1:5])))
+    show({"dataset": dataset, "old": older, "new": newest, **found}, *shown, counts)
+
+
+def _yes(value: bool) -> str:
+    return "moved" if value else ""
 
 
 def leakage(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:

@@ -40,7 +40,8 @@ _FLOOR = 4.0  # grey levels: noise weaker than this is not blown up
 
 def grey_square(pixels: NDArray[np.uint8], side: int) -> Grey:
     """(height, width) or (height, width, 3) to a (side, side) grey picture, stretched and antialiased."""
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    thin = max(1, min(pixels.shape[:2]) // (16 * side))  # of megapixels, hundreds a cell are enough to average
+    image = Image.fromarray(np.ascontiguousarray(pixels[::thin, ::thin]))
     step = min(image.size) // (4 * side)
     if step > 1:  # averaging whole blocks first is several times faster than one long filter
         image = image.reduce(step)

@@ -10,6 +10,7 @@ A dataset version is a folder
     cases.parquet           per volume or image: the way back to the original grid (`CASES_SCHEMA`)
     quarantine.parquet      what was refused, and why (`QUARANTINE_SCHEMA`)
     hashes.parquet          per picture and volume: what finds it again elsewhere (`HASHES_SCHEMA`)
+    fingerprint.json        sizes, spacings, intensities, objects as histograms (`preprocessing.fingerprint`)
     concepts.json           concept -> {"prompts": [canonical, synonyms…], "parent": …}
     dataset.json            name, modality, licence, counts, digests, shard SHA-256; written last,
                             so that its presence says the version is complete
@@ -141,6 +142,7 @@ MANIFEST_FILE = "manifest.parquet"
 CASES_FILE = "cases.parquet"
 QUARANTINE_FILE = "quarantine.parquet"
 HASHES_FILE = "hashes.parquet"
+FINGERPRINT_FILE = "fingerprint.json"
 CONCEPTS_FILE = "concepts.json"
 CARD_FILE = "card.html"
 

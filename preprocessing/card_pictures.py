@@ -115,7 +115,8 @@ def _chosen(concepts: tuple[str, ...], manifest: pa.Table) -> list[int]:
     objects = manifest.column("objects").combine_chunks()
     parents = pc.list_parent_indices(objects).to_numpy()
     flat = pc.list_flatten(objects)
-    names = np.asarray(flat.field("concept").to_pylist(), dtype=object)
+    coded = flat.field("concept").dictionary_encode()  # numbers compare faster than a million names
+    codes, known = coded.indices.to_numpy(zero_copy_only=False), coded.dictionary.to_pylist()
     areas = flat.field("area").to_numpy()
     splits = np.asarray(manifest.column("split").to_pylist(), dtype=object)
     cases = np.asarray(manifest.column("case_id").to_pylist(), dtype=object)
@@ -125,7 +126,8 @@ def _chosen(concepts: tuple[str, ...], manifest: pa.Table) -> list[int]:
     for concept in concepts:
         if shown[concept] >= wanted or len(chosen) >= _MOST_PICTURES:
             continue
-        area = np.bincount(parents[names == concept], weights=areas[names == concept], minlength=manifest.num_rows)
+        own = codes == known.index(concept) if concept in known else np.zeros(len(codes), dtype=bool)
+        area = np.bincount(parents[own], weights=areas[own], minlength=manifest.num_rows)
         by_split = [np.flatnonzero((area > 0) & (splits == split)).tolist() for split in _SHOWN]
         best: dict[str, int] = {}
         for row in next(filter(None, by_split), []):
@@ -135,7 +137,7 @@ def _chosen(concepts: tuple[str, ...], manifest: pa.Table) -> list[int]:
         fresh = [best[case] for case in ordered if best[case] not in chosen]
         for row in fresh[: wanted - shown[concept]]:
             chosen.append(row)
-            shown.update(set(names[parents == row]))
+            shown.update({known[code] for code in set(codes[parents == row].tolist())})
     return chosen[:_MOST_PICTURES]
 
 

@@ -30,6 +30,7 @@ Readers = tuple[Reader, Reader]
 LISTS = ("added", "removed", "changed_labels", "changed_pixels", "pixels_not_told", "moved", "regrouped")
 # Read for every row, and only for the row groups with a changed row.
 _ALWAYS = ["sample_id", "content_sha256", "split", "group_id", "absent", "recipe_sha256"]
+_REPEATED = ("split", "recipe_sha256")
 _MASKS = ["objects.list.element.concept", "objects.list.element.rle"]
 _ORIGIN = ["height", "width", "source", "recipe_sha256"]
 
@@ -79,7 +80,7 @@ class _Found:
 def _compare(old: Path | pa.Table, new: Path | pa.Table, limit: int | None) -> dict[str, Any]:
     found = _Found(limit)
     readers = (_reader(old), _reader(new))
-    for window in windows(old, new, "sample_id", _ALWAYS):
+    for window in windows(old, new, "sample_id", _ALWAYS, _REPEATED):
         for name, side, rows in (
             ("removed", window.left, window.only_left),
             ("added", window.right, window.only_right),
@@ -144,6 +145,8 @@ def _different(left: pa.ChunkedArray, right: pa.ChunkedArray) -> list[int]:
     """Rows where two columns differ; equal columns cost one comparison of their bytes."""
     if left.equals(right):
         return []
+    if pa.types.is_dictionary(left.type):
+        left, right = left.cast(pa.string()), right.cast(pa.string())
     if pa.types.is_list(left.type):
         pairs = zip(left.to_pylist(), right.to_pylist(), strict=True)
         return [index for index, (one, other) in enumerate(pairs) if one != other]

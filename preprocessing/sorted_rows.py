@@ -61,14 +61,16 @@ class Window:
         raise IndexError(msg)
 
 
-def windows(left: Path | pa.Table, right: Path | pa.Table, key: str, columns: list[str]) -> Iterator[Window]:
+def windows(
+    left: Path | pa.Table, right: Path | pa.Table, key: str, columns: list[str], repeated: tuple[str, ...] = ()
+) -> Iterator[Window]:
     """Walk two tables sorted by `key`, each key there once; DataError where a side is not so.
 
     Each side is a Parquet file, read a row group at a time, or a table. Of a file, columns `_group` and `_row`
-    say where a row lies.
+    say where a row lies, and columns of few values (`repeated`) come as dictionaries, which read faster.
     """
     with ThreadPoolExecutor(2) as pool:
-        sides = [_Side(one, key, columns, pool) for one in (left, right)]
+        sides = [_Side(one, key, _groups(one, columns, repeated, pool)) for one in (left, right)]
         while any(side.rows.num_rows for side in sides):
             bounds = [side.last for side in sides if side.rows.num_rows]
             bound = min(bounds)
@@ -79,10 +81,10 @@ def windows(left: Path | pa.Table, right: Path | pa.Table, key: str, columns: li
 class _Side:
     """The rows of one table that have not been given out."""
 
-    def __init__(self, source: Path | pa.Table, key: str, columns: list[str], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, source: Path | pa.Table, key: str, parts: Iterator[pa.Table]) -> None:
         self._key = key
         self._name = source.name if isinstance(source, Path) else "the table"
-        self._parts = _groups(source, columns, pool)
+        self._parts = parts
         self.rows: pa.Table = next(self._parts)
         self._previous = ""
         self._check()
@@ -120,12 +122,14 @@ class _Side:
             raise DataError(msg)
 
 
-def _groups(source: Path | pa.Table, columns: list[str], pool: ThreadPoolExecutor) -> Iterator[pa.Table]:
+def _groups(
+    source: Path | pa.Table, columns: list[str], repeated: tuple[str, ...], pool: ThreadPoolExecutor
+) -> Iterator[pa.Table]:
     """Row groups one after the other, the next one being read meanwhile; at least one table, be it empty."""
     if not isinstance(source, Path):
         yield source.combine_chunks()
         return
-    with pq.ParquetFile(source) as file:
+    with pq.ParquetFile(source, memory_map=True, read_dictionary=list(repeated)) as file:
 
         def read(group: int) -> pa.Table:
             table = file.read_row_group(group, columns=columns).combine_chunks()

@@ -99,3 +99,7 @@ def test_diff_leakage_and_export_answer(ours: Path, tmp_path: Path) -> None:
     target = tmp_path / "coco"
     done = _segfoundry("data", "export", PHANTOMS[1], str(target), "--workspace", str(ours))
     assert len(json.loads((target / "annotations.json").read_text(encoding="utf-8"))["images"]) == done["samples"] > 0
+    case = json.loads((target / "annotations.json").read_text(encoding="utf-8"))["images"][0]["sample_id"].split("/")[1]
+    told = _segfoundry("data", "back", PHANTOMS[1], case, str(tmp_path / "back"), "--workspace", str(ours))
+    assert told["voxels"]
+    assert all((tmp_path / "back" / file).is_file() for file in told["files"].values())

@@ -7,6 +7,7 @@ that the series came from, never into a dataset.
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -73,36 +74,38 @@ def write_dicom_seg(
         msg = f"{name}: a DICOM-SEG needs at least one concept, found no mask"
         raise DataError(msg)
     try:
-        datasets = [_header(file) for file in sources]
-        planes, order = _placed(datasets, case_row, name)
-        concepts = sorted(masks)
-        pixels = np.stack([masks[concept][order] for concept in concepts], axis=-1)
-        identity = digest_of(
-            [name, concepts, sha256_bytes(np.packbits(pixels).tobytes()), algorithm.name, algorithm.version]
-        )
-        seg = hd.seg.Segmentation(
-            source_images=[plane.dataset for plane in planes]
-            if planes[0].frame == 0 and len(datasets) > 1
-            else datasets,
-            pixel_array=pixels.astype(np.uint8),
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[
-                _description(concept, number, algorithm) for number, concept in enumerate(concepts, start=1)
-            ],
-            series_instance_uid=_uid(identity, "series"),
-            series_number=int(datasets[0].get("SeriesNumber") or 0) + 1000,
-            sop_instance_uid=_uid(identity, "instance"),
-            instance_number=1,
-            manufacturer="Segfoundry",
-            manufacturer_model_name="segfoundry data back",
-            software_versions=version("segfoundry"),
-            device_serial_number="0",
-            content_label="SEGMENTATION",
-            series_description=("Segmentation by " + algorithm.name)[:64] if algorithm.name else "Segmentation",
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote the patient's name
+            datasets = [_header(file) for file in sources]
+            planes, order = _placed(datasets, case_row, name)
+            concepts = sorted(masks)
+            pixels = np.stack([masks[concept][order] for concept in concepts], axis=-1)
+            identity = digest_of(
+                [name, concepts, sha256_bytes(np.packbits(pixels).tobytes()), algorithm.name, algorithm.version]
+            )
+            seg = hd.seg.Segmentation(
+                source_images=datasets if len(datasets) == 1 else [plane.dataset for plane in planes],
+                pixel_array=pixels.astype(np.uint8),
+                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=[
+                    _description(concept, number, algorithm) for number, concept in enumerate(concepts, start=1)
+                ],
+                series_instance_uid=_uid(identity, "series"),
+                series_number=int(datasets[0].get("SeriesNumber") or 0) + 1000,
+                sop_instance_uid=_uid(identity, "instance"),
+                instance_number=1,
+                manufacturer="Segfoundry",
+                manufacturer_model_name="segfoundry data back",
+                software_versions=version("segfoundry"),
+                device_serial_number="0",
+                content_label="SEGMENTATION",
+                series_description=("Segmentation by " + algorithm.name)[:64] if algorithm.name else "Segmentation",
+            )
     except DECODER_ERRORS as error:
-        msg = f"{name}: expected a series that a DICOM-SEG can refer to, found: {' '.join(str(error).split())[:300]}"
-        raise DataError(msg) from error
+        # What is missing may be named; what a header holds may be about a person.
+        text = f" ({error})" if isinstance(error, AttributeError | KeyError) else ""
+        msg = f"{name}: expected a series that a DICOM-SEG can refer to, found: {type(error).__name__}{text}"
+        raise DataError(msg) from None
     with atomic_path(path) as temporary:
         seg.save_as(temporary)
 

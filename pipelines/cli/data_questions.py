@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -12,28 +13,44 @@ NameArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Name of a 
 
 
 def diff(
-    name: NameArgument,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="A data version, e.g. data-v1.")],
-    new: Annotated[str, typer.Argument(metavar="[NEW]", help="Another one; default: the newest.")] = "",
+    first: Annotated[
+        str, typer.Argument(metavar="[DATASET] OLD", help="A data version, e.g. data-v1; before it the name of a card.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="[NEW]", help="Another one; default: the newest.")] = "",
+    third: Annotated[str, typer.Argument(metavar="", hidden=True)] = "",
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What changed in a dataset between two data versions, sample by sample.
+    """What changed between two data versions, sample by sample: in all datasets, or in one.
 
-    Example: `segfoundry data diff BUSI data-v1 data-v2`
+    Added, removed, changed pixels, changed labels, moved to another split, regrouped, re-licensed; from the
+    manifests alone. Where masks and image files changed together, the pixels are `pixels_not_told`.
+    Example: `segfoundry data diff data-v1 data-v2`, `segfoundry data diff BUSI data-v1`
     """
     from pipelines import history
     from pipelines.plan import known_dataset
-    from preprocessing.diff import diff as compare
 
     place = _existing(workspace)
-    dataset = known_dataset(name, place.cards)
     versions = history.data_versions(place)
-    newest = new or (versions[-1] if versions else "data-v1")
-    found = compare(history.manifest_at(place, dataset, old), history.manifest_at(place, dataset, newest))
-    rows = [[what, count] for what, count in found["counts"].items()]
-    document = {"dataset": dataset, "old": old, "new": newest, **found}
-    show(document, table(f"{dataset}: {old} → {newest}", ["samples", "count"], rows, right=("count",)))
+    newest = versions[-1] if versions else "data-v1"
+    if first in versions or re.fullmatch(r"data-v\d+", first):
+        dataset, old, new = "", first, second or newest
+    else:
+        dataset, old, new = known_dataset(first, place.cards), second or newest, third or newest
+    found = history.compare(place, old, new, dataset)
+    keys = ["added", "removed", "changed_labels", "changed_pixels", "pixels_not_told", "moved", "regrouped", "same"]
+    rows = [
+        [name, one["state"], *(one["counts"][key] if "counts" in one else None for key in keys)]
+        for name, one in found.items()
+    ]
+    shown: list[Any] = [table(f"{old} → {new}", ["dataset", "state", *keys], rows, right=tuple(keys))]
+    shown += [
+        f"{name}: the licence is another: {one['relicensed']['from']} → {one['relicensed']['to']}"
+        for name, one in found.items()
+        if one.get("relicensed")
+    ]
+    document = {"dataset": dataset, **found[dataset]} if dataset else {"datasets": found}
+    show({"old": old, "new": new, **document}, *shown)
 
 
 def drift(

@@ -268,7 +268,8 @@ def _notes(coding: Coding, members: dict[str, list[str]]) -> list[str]:
         notes.append("no training case in what was exported: nnU-Net can predict on it, not train")
     if coding.has_regions:
         shared = sorted(" + ".join(one) for one in coding.values if len(one) > 1)
-        notes.append(f"overlapping concepts have labels of their own and are regions: {', '.join(shared)}")
+        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+        notes.append(f"overlapping concepts have labels of their own and are regions: {', '.join(shared[:3])}{more}")
     if coding.ignore:
         notes.append(f"label {coding.ignore} (ignore): background of samples that were not searched for every concept")
     return notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -188,7 +189,12 @@ def test_dicom_phantoms_go_back_as_seg_and_nifti(ct: Version, tmp_path: Path) ->
 def test_overlapping_segments_of_real_seg_come_back_whole(dcmqi: Version, tmp_path: Path) -> None:
     card, root, folder = dcmqi
     target = tmp_path / "out"
-    told = _go_back(card, root, folder, "segmentations_ct-3slice", target)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        told = _go_back(card, root, folder, "segmentations_ct-3slice", target)
+    patient = str(pydicom.dcmread(next((root / "segmentations/ct-3slice").glob("*.dcm"))).PatientName)
+    assert patient
+    assert not any(patient in str(one.message) for one in warned), "a log that names the patient"
     uids = _uids(root / "segmentations/ct-3slice")
     found = _segments(target / told["dicom_seg"], uids)
     names = dict(card.labels.names)  # type: ignore[union-attr]

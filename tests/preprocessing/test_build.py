@@ -237,7 +237,8 @@ def test_an_added_case_costs_one_case_and_moves_nobody(flat: Path, tmp_path: Pat
     new = schema.read_manifest(tmp_path / "out")
     said = diff(old, new)
     assert said["counts"] == {
-        "added": 1, "removed": 0, "changed_labels": 0, "changed_pixels": 0, "moved": 0, "same": 12
+        "added": 1, "removed": 0, "changed_labels": 0, "changed_pixels": 0, "pixels_not_told": 0, "moved": 0,
+        "regrouped": 0, "other_recipe": 0, "same": 12,
     }  # fmt: skip
     after = contents(tmp_path / "out")
     shards = [name for name in files if name.startswith("shard-")]

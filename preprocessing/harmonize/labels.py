@@ -36,6 +36,8 @@ def masks_of(label: NDArray[Any], rule: LabelRule) -> Masks:
 def by_value(label: NDArray[Any], rule: ByValue) -> Masks:
     """Each value goes to the nearest code within the tolerance."""
     label = _integers(_one_channel(label))
+    if rule.tolerance == 0 and (exact := _by_code(label, rule)) is not None:
+        return exact
     codes = np.array([rule.background, *rule.values], dtype=np.int64)
     present, inverse_needed = np.unique(label), rule.tolerance > 0
     distance = np.abs(present.astype(np.int64)[:, None] - codes[None, :])
@@ -56,6 +58,17 @@ def by_value(label: NDArray[Any], rule: ByValue) -> Masks:
             mask = np.isin(label, members) if inverse_needed and members.size > 1 else label == members[0]
         masks[concept] = masks[concept] | mask if concept in masks else mask
     return masks
+
+
+def _by_code(label: NDArray[Any], rule: ByValue) -> Masks | None:
+    """Masks of a label that holds the rule's codes and nothing else, else None: no search for its values is needed."""
+    masks: Masks = {}
+    known = int(np.count_nonzero(label == rule.background))
+    for value, concept in rule.values.items():
+        mask: Mask = label == value
+        known += int(np.count_nonzero(mask))
+        masks[concept] = masks[concept] | mask if concept in masks else mask
+    return masks if known == label.size else None
 
 
 def by_colour(label: NDArray[Any], rule: ByColour) -> Masks:

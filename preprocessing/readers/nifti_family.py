@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, too_large
-from preprocessing.readers.whole import check_nifti_whole
+from preprocessing.readers.whole import check_nifti_whole, unpacked
 
 # Two affines of one NIfTI may differ by float rounding; a corner of the volume may move this far.
 _AFFINE_TOLERANCE_MM = 0.1
@@ -32,8 +32,20 @@ def read_volume(path: Path) -> sitk.Image:
 
     Raises CaseError: `unreadable`, `too_large`, `dimensions`, `spacing`, `affine_conflict`.
     """
+    if path.name.lower().endswith(".nii.gz"):
+        with unpacked(path) as inside:
+            if inside is not None:
+                return _read(path, inside)
+    return _read(path, None)
+
+
+def _read(path: Path, inside: Path | None) -> sitk.Image:
+    """Read `path`, or in its place `inside`, which is known to be whole. Errors name `path`."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(inside or path))
+    is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+    if is_nifti:
+        reader.SetImageIO("NiftiImageIO")  # else ITK asks every format that it knows
     with decoding(path, "a volume"):
         reader.ReadImageInformation()
         size = [int(value) for value in reader.GetSize()]
@@ -46,7 +58,7 @@ def read_volume(path: Path) -> sitk.Image:
             expected="a 3D volume with one value a voxel",
             found=f"size {' x '.join(map(str, size))}, {components} value(s) a voxel",
         )
-    if path.name.lower().endswith((".nii", ".nii.gz")):
+    if is_nifti and inside is None:
         check_nifti_whole(path)
     with decoding(path, "a volume's affines"):
         _check_affines(reader, size)

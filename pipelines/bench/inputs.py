@@ -79,11 +79,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Suite:
-    """Datasets that are measured as one; `kind` is what the peers call it."""
+    """Datasets that are measured as one; `kind` is what the peers call it, `side_px` the input that they resize to."""
 
     name: str
     title: str
     kind: str
+    side_px: int
     parts: tuple[Part, ...]
 
 
@@ -95,13 +96,13 @@ def suites(mirror: Path, scratch: Path, peer_python: Path) -> list[Suite]:
         msg = f"{mirror}: expected the sample datasets, found no {', '.join(missing)}. Set SEGFOUNDRY_MIRROR"
         raise DataError(msg)
     flat = tuple(repeated(load_card(name), mirror / name, scratch / "flat" / name, FLAT_COPIES) for name in FLAT)
+    tiny = Part(load_card(TINY), mirror / TINY)
+    large = enlarged(mirror, scratch / "large", peer_python)
     return [
-        Suite("tiny", "small NIfTI volumes, about 35 × 50 pixels a slice", "volume",
-              (Part(load_card(TINY), mirror / TINY),)),
-        Suite("large", "larger NIfTI volumes, 360 to 500 pixels a side", "volume",
-              (enlarged(mirror, scratch / "large", peer_python),)),
-        Suite("flat", "2D images, 256 to 3,000 pixels a side", "picture", flat),
-    ]  # fmt: skip
+        Suite("tiny", "small NIfTI volumes, about 35 × 50 pixels a slice", "volume", 256, (tiny,)),
+        Suite("large", "larger NIfTI volumes, 360 to 500 pixels a side", "volume", 512, (large,)),
+        Suite("flat", "2D images, 256 to 3,000 pixels a side", "picture", 512, flat),
+    ]
 
 
 def repeated(card: DatasetCard, source: Path, target: Path, copies: int) -> Part:

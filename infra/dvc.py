@@ -32,6 +32,7 @@ VERSIONED = [
     "dvc.lock",
     "sources",
     "recipes",
+    "withdrawn.jsonl",
     ".gitignore",
     ".dvcignore",
     ".dvc/config",

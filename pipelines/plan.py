@@ -113,10 +113,26 @@ def write_plan(workspace: Workspace, roots: dict[str, dict[str, str]], settings:
             os.replace(fresh, target)
         key = sha256_bytes(b"segfoundry fingerprint" + pseudonym_key(settings))[:16]
         recipe = {**recipe_file(load_card(name)), "pseudonym_key": key, "source_kind": record["kind"]}
-        _write_if_other(workspace.recipe(name), recipe)
+        _write_if_other(workspace.recipe(name), with_tombstones(workspace, name, recipe))
     write_json(workspace.state / "roots.json", workspace.roots() | roots)
     write_step_recipes(workspace)
     remove_leftovers(workspace.state)
+
+
+def with_tombstones(workspace: Workspace, name: str, recipe: dict[str, Any]) -> dict[str, Any]:
+    """A dataset's recipe with what must stay out of it; without the entry where there is nothing."""
+    from preprocessing.withdrawn import identifiers_of, read_tombstones
+
+    out = identifiers_of(read_tombstones(workspace.tombstones), name)
+    kept = {key: value for key, value in recipe.items() if key != "withdrawn"}
+    return {**kept, "withdrawn": out} if out else kept
+
+
+def refresh_tombstones(workspace: Workspace, name: str) -> None:
+    """Write a dataset's tombstones into its recipe, which makes its ingest stage stale."""
+    path = workspace.recipe(name)
+    if path.is_file():
+        _write_if_other(path, with_tombstones(workspace, name, read_json(path)))
 
 
 def write_step_recipes(workspace: Workspace) -> None:

@@ -35,6 +35,7 @@ def ingest(workspace: Workspace, dataset: str) -> Summary:
         raise UsageError(msg)
     record = workspace.root_of(card.name)
     settings = load_settings()
+    recipe = read_json(workspace.recipe(card.name))  # a dependency of the stage; `roots.json` is none
     return build_dataset(
         card,
         Path(record["path"]),
@@ -44,7 +45,8 @@ def ingest(workspace: Workspace, dataset: str) -> Summary:
         pseudonym_key=pseudonym_key(settings),
         case_cache=workspace.state / "cases",
         map_cases=ray_map,
-        source_kind=read_json(workspace.recipe(card.name))["source_kind"],  # a dependency; `roots.json` is none
+        source_kind=recipe["source_kind"],
+        withdrawn=recipe.get("withdrawn", ()),
         progress=lambda done, total: events.emit("progress", stage="ingest", dataset=card.name, done=done, total=total),
     )
 

@@ -12,6 +12,7 @@ from infra.errors import DataError, UsageError
 from infra.params import Params, check_params, load_params
 from infra.settings import Settings, tracking_uri
 from infra.storage import read_json, write_json
+from preprocessing.withdrawn import TOMBSTONES_FILE
 
 PROJECT = Path(__file__).resolve().parents[1]
 MODEL_NAME = "segfoundry-sam3"
@@ -99,6 +100,11 @@ class Workspace:
     def recipe(self, name: str) -> Path:
         """The recipe of a dataset, or of `train` and `evaluate`."""
         return self.root / "recipes" / f"{name}.json"
+
+    @property
+    def tombstones(self) -> Path:
+        """Cases that must stay out of every later build; in git."""
+        return self.root / TOMBSTONES_FILE
 
     def roots(self) -> dict[str, dict[str, str]]:
         """Dataset -> where its raw files are on this machine: kind, path, reason."""

@@ -7,7 +7,7 @@ no paths. `dataset.json` is removed first and written last.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,11 +26,13 @@ from preprocessing.harmonize.case import CaseItem, process
 from preprocessing.pairing import files_below
 from preprocessing.recipe import recipe_file, recipe_sha256
 from preprocessing.splits import pseudonym, split_of
+from preprocessing.withdrawn import withdrawn_row
 
 __all__ = ["build_dataset", "recipe_file", "run_case"]
 
 MapCases = Callable[[Callable[[CaseItem], tuple[str, bytes, str]], list[CaseItem]], Iterable[tuple[str, bytes, str]]]
 Progress = Callable[[int, int], None]
+Refused = tuple[RawCase, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,13 @@ def build_dataset(
     map_cases: MapCases = map,
     source_kind: str,
     progress: Progress | None = None,
+    withdrawn: Collection[str] = (),
 ) -> dict[str, Any]:
     """Build the version of `card` from the files below `root` into `out`; return `dataset.json` + `reused_cases`.
 
     `inventory` lists {"file", "bytes", "sha256"}; `params` has the sections harmonize, shards, splits;
-    `progress(done, total)` counts cases. Cases that `case_cache` remembers are not read again. Raises
+    `progress(done, total)` counts cases. Cases and groups in `withdrawn`, named as manifests name them, are not read
+    and go to quarantine. Cases that `case_cache` remembers are not read again. Raises
     DataError where the folder is not what was scanned or holds no case of this card.
     """
     recipe = recipe_file(card)
@@ -80,12 +84,14 @@ def build_dataset(
     (out / schema.DATASET_FILE).unlink(missing_ok=True)
     remove_leftovers(out)
     with _cache(card, case_cache, out) as cache:
-        reused = _fill(cache, list(items.values()), map_cases, progress)
-        kept, columns, refused = _sort_out(cache, cases, items)
+        live, refused = _without_withdrawn(job, cases, items, set(withdrawn))
+        reused = _fill(cache, [items[case.case_id] for case in live], map_cases, progress)
+        kept, columns, refused = _sort_out(cache, live, items, refused)
         account = quality.account(card, [str(line["file"]) for line in inventory], kept, [case for case, _ in refused])
         manifest, written = _write_shards(job, cache, kept, items, out)
         tables = _write_tables(job, kept, columns, items, refused, account, out)
-        cache.keep_only({item.key for item in items.values()})
+        # what a withdrawn case once gave is not remembered either
+        cache.keep_only({items[case.case_id].key for case in live})
     for path in out.glob("shard-*.parquet"):
         if path.name not in written:
             path.unlink()
@@ -201,6 +207,19 @@ def _fill(cache: CaseCache, items: list[CaseItem], map_cases: MapCases, progress
     return reused
 
 
+def _without_withdrawn(
+    job: _Job, cases: list[RawCase], items: dict[str, CaseItem], withdrawn: set[str]
+) -> tuple[list[RawCase], list[Refused]]:
+    """The cases that may be used, and the withdrawn ones each with its quarantine row."""
+    gone = [case for case in cases if withdrawn & {items[case.case_id].shown_id, _place(job, case)["group_id"]}]
+    names = {case.case_id for case in gone}
+    refused = [
+        (case, withdrawn_row(items[case.case_id].shown_id, items[case.case_id].shown_files[case.files[0]]))
+        for case in gone
+    ]
+    return [case for case in cases if case.case_id not in names], refused
+
+
 def _entry(cache: CaseCache, item: CaseItem) -> Entry:
     entry = cache.read(item.key)
     if entry is None:
@@ -211,10 +230,10 @@ def _entry(cache: CaseCache, item: CaseItem) -> Entry:
 
 
 def _sort_out(
-    cache: CaseCache, cases: list[RawCase], items: dict[str, CaseItem]
-) -> tuple[list[RawCase], dict[str, dict[str, Any]], list[tuple[RawCase, dict[str, str]]]]:
-    """The kept cases, their columns by case id, and the refused cases each with its quarantine row."""
-    kept, columns, refused = [], {}, []
+    cache: CaseCache, cases: list[RawCase], items: dict[str, CaseItem], refused: list[Refused]
+) -> tuple[list[RawCase], dict[str, dict[str, Any]], list[Refused]]:
+    """The kept cases, their columns by case id, and all refused cases (`refused` first), each with its row."""
+    kept, columns, refused = [], {}, list(refused)
     for case in cases:
         entry = _entry(cache, items[case.case_id])
         if entry.refusal is None:
@@ -277,7 +296,7 @@ def _write_tables(
     kept: list[RawCase],
     columns: dict[str, dict[str, Any]],
     items: dict[str, CaseItem],
-    refused: list[tuple[RawCase, dict[str, str]]],
+    refused: list[Refused],
     account: quality.Account,
     out: Path,
 ) -> pa.Table:

@@ -3,7 +3,7 @@
 The rules that refuse a case, by `reason`: unreadable, too_large, dimensions, spacing, affine_conflict,
 pages, channels, intensity, unknown_label, label_kind, mask_size, mask_grid, segmentation_type,
 unknown_slice, series, missing_slice, duplicate_slice, image_missing, label_missing, image_count, and
-for files that belong to no case, not_on_card.
+for files that belong to no case, not_on_card, and for cases with a tombstone, withdrawn.
 """
 
 from __future__ import annotations

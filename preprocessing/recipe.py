@@ -16,6 +16,7 @@ _HERE = Path(__file__).parent
 _ROW_CODE = ("cards.py", "pairing.py", "readers/*.py", "harmonize/*.py", "schema/*.py")
 _BUILD_CODE = (
     "build.py", "card_page.py", "case_cache.py", "ontology.py", "quality.py", "recipe.py", "shards.py", "splits.py",
+    "withdrawn.py",
     "templates/card.html",
 )  # fmt: skip
 

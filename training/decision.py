@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
-SCORE_THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+PRESENCE_THRESHOLDS = tuple(step / 20 for step in range(19))  # 0 to 0.9
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class Decision:
     """How logits become a mask; chosen on the validation split and kept in `config.json`."""
 
     mask_threshold: float = 0.5  # on the semantic map's probability
-    score_threshold: float = 0.0  # below it the concept is called absent and its mask is empty
+    presence_threshold: float = 0.0  # below it the concept is called absent and its mask is empty
     instance_threshold: float = 0.5  # on query score x presence
 
 
 def choose_decision(rows: list[dict[str, Any]]) -> Decision:
     """Thresholds that do best on the validation split, as the mean over datasets.
 
-    First the mask threshold by Dice on present concepts; then the score threshold by the same Dice
+    First the mask threshold by Dice on present concepts; then the presence threshold by the same Dice
     with absent concepts counted too: 1 where the model says absent, 0 where it does not.
     """
     if not any(row["present"] for row in rows):
@@ -33,22 +33,24 @@ def choose_decision(rows: list[dict[str, Any]]) -> Decision:
         for index in range(len(MASK_THRESHOLDS))
     ]
     best = int(np.argmax(by_threshold))
-    by_score = [
+    by_presence = [
         _mean_over_datasets(
             [
                 (
                     row["dataset"],
-                    (row["dice"][best] if row["score"] >= least else 0.0)
+                    (row["dice"][best] if row["presence"] >= least else 0.0)
                     if row["present"]
-                    else float(row["score"] < least),
+                    else float(row["presence"] < least),
                 )
                 for row in rows
             ]
         )
-        for least in SCORE_THRESHOLDS
+        for least in PRESENCE_THRESHOLDS
     ]
     return replace(
-        Decision(), mask_threshold=MASK_THRESHOLDS[best], score_threshold=SCORE_THRESHOLDS[int(np.argmax(by_score))]
+        Decision(),
+        mask_threshold=MASK_THRESHOLDS[best],
+        presence_threshold=PRESENCE_THRESHOLDS[int(np.argmax(by_presence))],
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from preprocessing.schema import rle
 from training.decision import MASK_THRESHOLDS
 from training.metrics import dice_iou
-from training.predict import Segmenter, concept_scores, probability_map
+from training.predict import Segmenter, concept_scores, presence_of, probability_map
 from training.prepared import Part, ShardFile, check_shard, decode_image, objects_by_concept, rows_of
 from training.sam3.model import PADDING_LABEL
 
@@ -93,14 +93,15 @@ def _evaluate_batch(
             features, [concept for _, concept, _ in pairs], [number for number, _, _ in pairs], boxes, labels
         )
         scores = concept_scores(predictions)
-        queries = predictions.logits[-1].sigmoid() * predictions.presence[-1].sigmoid().unsqueeze(1)
+        presences = presence_of(predictions)
+        queries = predictions.logits[-1].sigmoid() * presences.unsqueeze(1)
         for place, (number, concept, present) in enumerate(pairs):
-            row, score = batch[number], float(scores[place])
+            row, score, presence = batch[number], float(scores[place]), float(presences[place])
             truth = truth_of(row, concept)
             predicted = (
                 probability_map(predictions.semantic[place], row["height"], row["width"]) > decision.mask_threshold
             )
-            if score < decision.score_threshold:
+            if presence < decision.presence_threshold:
                 predicted[:] = False
             union = np.zeros_like(predicted)
             for query in torch.nonzero(queries[place] > decision.instance_threshold).flatten().tolist():
@@ -117,6 +118,7 @@ def _evaluate_batch(
                 "model": model,
                 "present": present,
                 "score": score,
+                "presence": presence,
                 "dice": dice,
                 "iou": iou,
                 "dice_instances": dice_iou(truth, union)[0],
@@ -126,7 +128,7 @@ def _evaluate_batch(
 
 
 def threshold_rows(segmenter: Segmenter, shard: ShardFile, split: str, part: Part) -> list[dict[str, Any]]:
-    """Dice of each candidate mask threshold, before any score threshold: what `choose_decision` reads."""
+    """Dice of each candidate mask threshold, before any presence threshold: what `choose_decision` reads."""
     rows = []
     for batch in batches(shard, split, part):
         features = segmenter.encode([decode_image(row["image"], segmenter.image_size) for row in batch])
@@ -134,10 +136,14 @@ def threshold_rows(segmenter: Segmenter, shard: ShardFile, split: str, part: Par
         if not pairs:
             continue
         predictions = segmenter.decode(features, [pair[1] for pair in pairs], [pair[0] for pair in pairs])
-        scores = concept_scores(predictions)
+        presences = presence_of(predictions)
         for place, (number, concept, present) in enumerate(pairs):
             row = batch[number]
-            found: dict[str, Any] = {"dataset": row["dataset"], "present": present, "score": float(scores[place])}
+            found: dict[str, Any] = {
+                "dataset": row["dataset"],
+                "present": present,
+                "presence": float(presences[place]),
+            }
             if present:
                 truth = truth_of(row, concept)
                 probability = probability_map(predictions.semantic[place], row["height"], row["width"])

@@ -147,7 +147,7 @@ def _rank(config: dict[str, Any]) -> None:
             max_epochs=-1,
             accelerator="auto",
             devices="auto",
-            strategy=RayDDPStrategy(find_unused_parameters=True),
+            strategy=RayDDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True),
             plugins=[RayLightningEnvironment()],
             callbacks=[*callbacks, ReportCheckpoint()],
             gradient_clip_val=spec.recipe.clip_norm,
@@ -225,19 +225,22 @@ def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers
         for name in (START, WEIGHTS, "history.jsonl"):
             shutil.copyfile(final / name, folder / name)
         shutil.copytree(final / TOKENIZER, folder / TOKENIZER)
-        config = {
+        config: dict[str, Any] = {
             "engine": ENGINE,
             "image_size": spec.recipe.image_size,
             "sam3": spec.recipe.sam3,
             "recipe": spec.recipe.name,
         }
         write_json(folder / CONFIG, config)
-        jobs = [
-            {"folder": str(folder), **place}
-            for place in places(Path(spec.data_root), spec.datasets, "val", THRESHOLD_SAMPLES)
-        ]
-        rows = [row for _, part in sorted(ray_map(threshold_job, jobs), key=lambda item: item[0]) for row in part]
-        write_json(folder / CONFIG, {**config, "decision": decision_record(choose_decision(rows))})
+        # the start checkpoint is judged by thresholds of its own: "before" must not be worse than it is
+        for name, weights in (("decision", WEIGHTS), ("start_decision", START)):
+            jobs = [
+                {"folder": str(folder), "weights": weights, **place}
+                for place in places(Path(spec.data_root), spec.datasets, "val", THRESHOLD_SAMPLES)
+            ]
+            parts = sorted(ray_map(threshold_job, jobs), key=lambda item: item[0])
+            config[name] = decision_record(choose_decision([row for _, part in parts for row in part]))
+        write_json(folder / CONFIG, config)
         record = {
             "recipe": asdict(spec.recipe),
             "seed": spec.recipe.seed,

@@ -115,7 +115,9 @@ def threshold_job(job: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
     """Rows for `choose_decision` of one place (Ray pickles this function by name)."""
     from training.evaluate import threshold_rows
 
-    return _key(job), threshold_rows(_segmenter(job["folder"], WEIGHTS), _job_shard(job), job["split"], _job_part(job))
+    return _key(job), threshold_rows(
+        _segmenter(job["folder"], job["weights"]), _job_shard(job), job["split"], _job_part(job)
+    )
 
 
 def run_evaluation(

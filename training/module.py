@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
+from training.optimiser import make_optimiser
 from training.recipes import Recipe
 from training.sam3.losses import LossWeights, criterion
 from training.sam3.model import PromptableSam3
@@ -71,25 +72,9 @@ class Sam3Training(lightning.LightningModule):
             torch._foreach_lerp_(kept, list(values), 1 - decay)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW with a rate per part of the model, warm-up and cosine; no decay on norms, biases, embeddings."""
+        """The recipe's optimiser, with warm-up and cosine by the step."""
         recipe = self.recipe
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            factor = 1.0
-            if name.startswith("vision_encoder.backbone"):
-                factor = recipe.vision_rate
-            elif name.startswith("text_"):
-                factor = recipe.text_rate
-            decay = 0.0 if parameter.ndim < 2 or "embed" in name else recipe.weight_decay
-            groups.setdefault((factor, decay), []).append(parameter)
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": parameters, "lr": recipe.learning_rate * factor, "weight_decay": decay}
-                for (factor, decay), parameters in groups.items()
-            ],
-            betas=(0.9, 0.98),
-            foreach=True,
-        )
+        optimizer = make_optimiser(self.model, recipe)
         warmup = max(1, round(recipe.warmup * recipe.steps))
 
         def rate(step: int) -> float:

@@ -19,13 +19,21 @@ from training.sam3.boxes import cxcywh_to_xyxy
 from training.sam3.checkpoint import load_model
 from training.sam3.model import ImageFeatures, Predictions, PromptableSam3
 from training.sam3.tokenizer import PromptTokenizer
-from training.spec import CONFIG, TOKENIZER, WEIGHTS
+from training.spec import CONFIG, START, TOKENIZER, WEIGHTS
+
+
+def presence_of(predictions: Predictions) -> Tensor:
+    """(prompts,) probability that the concept is there at all, from the presence token: what a mask is gated by.
+
+    SAM3 parts what is there from where it is: a query's score says how well its box fits, and stays low for
+    objects that are hard to box, however certain it is that they are there.
+    """
+    return predictions.presence[-1].float().sigmoid()
 
 
 def concept_scores(predictions: Predictions) -> Tensor:
-    """(prompts,) probability that the concept is there at all: best query score times presence."""
-    queries = predictions.logits[-1].float().sigmoid().amax(dim=1)
-    return queries * predictions.presence[-1].float().sigmoid()
+    """(prompts,) SAM3's confidence: best query score times presence."""
+    return predictions.logits[-1].float().sigmoid().amax(dim=1) * presence_of(predictions)
 
 
 def probability_map(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
@@ -60,7 +68,7 @@ class Segmenter:
             load_model(Path(folder), weights),
             PromptTokenizer.load(Path(folder) / TOKENIZER),
             int(config["image_size"]),
-            Decision(**config.get("decision", {})),
+            Decision(**config.get("start_decision" if weights == START else "decision", {})),
         )
 
     @torch.inference_mode()
@@ -105,7 +113,8 @@ class Segmenter:
         height, width = image_u8_hwc.shape[:2]
         predictions = self.decode(self.encode([image_u8_hwc]), prompts, [0] * len(prompts))
         scores = concept_scores(predictions)
-        query_scores = predictions.logits[-1].sigmoid() * predictions.presence[-1].sigmoid().unsqueeze(1)
+        presences = presence_of(predictions)
+        query_scores = predictions.logits[-1].sigmoid() * presences.unsqueeze(1)
         boxes = cxcywh_to_xyxy(predictions.boxes_cxcywh[-1]).clamp(0, 1) * torch.tensor([width, height, width, height])
         results = []
         for number, prompt in enumerate(prompts):
@@ -121,7 +130,7 @@ class Segmenter:
                     }
                 )
             mask = probability_map(predictions.semantic[number], height, width) > self.decision.mask_threshold
-            if score < self.decision.score_threshold:
+            if float(presences[number]) < self.decision.presence_threshold:
                 mask = np.zeros_like(mask)
             results.append({"prompt": prompt, "score": score, "mask": mask, "instances": instances})
         return results

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from infra.errors import UsageError
 
@@ -27,6 +27,8 @@ class Recipe:
     learning_rate: float
     vision_rate: float = 1.0  # factor on the learning rate
     text_rate: float = 1.0
+    optimiser: Literal["adamw", "muon"] = "adamw"  # muon: on weight matrices, with AdamW on the rest
+    matrix_rate: float = 1.0  # factor on the learning rate of what Muon moves
     warmup: float = 0.05  # share of the steps
     final_rate: float = 0.02  # factor at the end of the cosine
     weight_decay: float = 0.05
@@ -112,10 +114,12 @@ def tiny() -> Recipe:
         sam3=_sam3(image_size=96, patch=8, vision=96, vision_layers=4, width=48, text=48, queries=16, decoder_layers=2),
         image_size=96,
         mask_size=48,
-        steps=1200,
-        global_batch=8,
+        steps=900,
+        global_batch=16,
         prompts_per_image=2,
         learning_rate=1.5e-3,
+        optimiser="muon",
+        matrix_rate=2.0,
         augment={"flip": 0.5, "zoom": 0.25, "rotate_degrees": 12.0, "shift": 0.06, "brightness": 0.15, "contrast": 0.2},
         losses={"classification": 5.0, "presence": 5.0, "masks_focal": 20.0, "masks_dice": 2.0},
     )

@@ -22,6 +22,7 @@ ROWS_SCHEMA = pa.schema(
             "model": pa.string(),
             "present": pa.bool_(),
             "score": pa.float64(),
+            "presence": pa.float64(),
             "dice": pa.float64(),
             "iou": pa.float64(),
             "dice_instances": pa.float64(),

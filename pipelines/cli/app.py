@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import audit, data, data_questions, demo, doctor, flow, model, stack, stage, training
+from pipelines.cli import audit, data, data_questions, demo, doctor, flow, model, stack, stage, training, withdraw
 
 app = typer.Typer(
     name="segfoundry",
@@ -46,6 +46,7 @@ app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
 app.add_typer(model.app, name="model")
 app.add_typer(audit.app, name="audit")
+app.command("withdraw")(withdraw.withdraw)
 app.add_typer(flow.app, name="flow")
 app.add_typer(stack.app, name="stack")
 app.add_typer(stage.app, name="stage", hidden=True)

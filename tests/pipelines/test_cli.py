@@ -47,7 +47,7 @@ def test_help_comes_within_a_second_and_imports_nothing_heavy(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "verbs",
     ["demo", "doctor", "data ingest", "data check", "train", "evaluate", "model promote", "audit case", "flow run",
-     "flow serve", "stack up"],
+     "flow serve", "stack up", "withdraw"],
 )  # fmt: skip
 def test_every_verb_teaches_with_an_example_or_a_reason(verbs: str, tmp_path: Path) -> None:
     done = segfoundry(*verbs.split(), "--help", cwd=tmp_path)

@@ -1,0 +1,37 @@
+"""Models that saw a withdrawn case: marked in MLflow and written down in the ledger."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from registry.lineage import TAG
+from registry.store import RegistryStore
+
+WITHDRAW = "withdraw"
+WITHDRAWN_TAG = f"{TAG}withdrawn"
+
+
+def mark_withdrawn(
+    store: RegistryStore, name: str, seen: list[dict[str, Any]], key: str, *, reason: str, actor: str
+) -> list[dict[str, Any]]:
+    """Tag every version of `seen` (`audit_case`'s models) with `key`, and append one ledger row for each; return them.
+
+    A version that carries the key already stays as it is.
+    """
+    uses: dict[int, list[str]] = {}
+    for one in seen:
+        uses.setdefault(int(one["version"]), []).append(one["use"])
+    marked = []
+    for version, how in sorted(uses.items()):
+        known = json.loads(store.resolve(name, version).tags.get(WITHDRAWN_TAG, "[]"))
+        if key not in known:
+            # the row first: a kill in between leaves a mark missing, which the same command sets
+            details = {"key": key, "uses": sorted(set(how))}
+            rows = [entry for entry in store.ledger.entries(name) if entry.action == WITHDRAW]
+            if not any(entry.version == version and entry.details == details for entry in rows):
+                store.ledger.append(WITHDRAW, model=name, version=version, actor=actor, reason=reason, details=details)
+            store.client.set_model_version_tag(name, str(version), WITHDRAWN_TAG, json.dumps([*known, key]))
+        aliases = list(store.resolve(name, version).aliases)
+        marked.append({"version": version, "aliases": aliases, "uses": sorted(set(how))})
+    return marked

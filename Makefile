@@ -50,8 +50,8 @@ bench: $(STAMP) $(PEERS_STAMP)  ## ingest beside public tools, large manifests; 
 	@$(BIN)/python -m pipelines.bench --peers $(PEERS)/bin/python --out docs/benchmarks.md
 
 # The peers never meet .venv; only torch, which MONAI asks for, is looked up there and not installed twice.
-$(PEERS_STAMP): $(STAMP)
-	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+$(PEERS_STAMP): | $(STAMP)
+	@test -x $(PEERS)/bin/python || $(BIN)/python -m venv $(PEERS)
 	@echo "installing the peers of the benchmark into $(PEERS) …" >&2
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-bench.lock
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' > \

@@ -1,23 +1,37 @@
 """Remember what one case gave, so that a killed build goes on and an added case costs one case.
 
-An entry is one file named by the digest of everything that decided it: SHA-256 of the rest, then an
-Arrow stream of rows whose metadata holds the case's columns or its refusal. A damaged entry is no entry.
+An entry is one file named by the digest of everything that decided it. Its head says what the case gave, without
+pixels: columns or refusal, and length and SHA-256 of the body, an Arrow stream of rows. Heads are enough to know
+what is there; bodies are read only for shards that are put together. A damaged entry is no entry.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from infra.storage import TEMPORARY_SUFFIX, sha256_bytes
 from preprocessing.schema import SHARD_SCHEMA
 
-_META = b"segfoundry_case"
+_MAGIC = b"segfoundry case 2\n"
+_LENGTH = 8  # bytes of the head's length, little-endian
+_DIGEST = 64  # hex digits
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a case gave, without its rows; `body_bytes` is their size with pixels."""
+
+    columns: dict[str, Any]
+    refusal: dict[str, str] | None
+    body_bytes: int
+    body_sha256: str
 
 
 @dataclass(frozen=True)
@@ -31,22 +45,34 @@ class Entry:
 
 def pack(rows: list[dict[str, Any]], columns: dict[str, Any], refusal: dict[str, str] | None) -> bytes:
     """An entry as bytes."""
-    meta = json.dumps({"columns": columns, "refusal": refusal}, sort_keys=True)
-    schema = SHARD_SCHEMA.with_metadata({_META: meta.encode()})
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    with pa.ipc.new_stream(sink, SHARD_SCHEMA) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=SHARD_SCHEMA))
     body: bytes = sink.getvalue().to_pybytes()
-    return sha256_bytes(body).encode() + body
+    told = {"columns": columns, "refusal": refusal, "body_bytes": len(body), "body_sha256": sha256_bytes(body)}
+    head = json.dumps(told, sort_keys=True).encode()
+    return b"".join((_MAGIC, len(head).to_bytes(_LENGTH, "little"), sha256_bytes(head).encode(), head, body))
 
 
 def unpack(payload: bytes) -> Entry | None:
     """The entry, or None where its bytes are not what was written."""
-    if sha256_bytes(payload[64:]).encode() != payload[:64]:
+    source = pa.BufferReader(payload)
+    head = _read_head(source)
+    if head is None:
         return None
-    table = pa.ipc.open_stream(payload[64:]).read_all()
-    meta = json.loads(table.schema.metadata[_META])
-    return Entry(table.replace_schema_metadata(SHARD_SCHEMA.metadata), meta["columns"], meta["refusal"])
+    body = memoryview(payload)[source.tell() :]
+    if len(body) != head.body_bytes or hashlib.sha256(body).hexdigest() != head.body_sha256:
+        return None
+    return Entry(pa.ipc.open_stream(pa.py_buffer(body)).read_all(), head.columns, head.refusal)
+
+
+def _read_head(source: BinaryIO | pa.NativeFile) -> Head | None:
+    """The head at the start of an entry, or None where it is not what was written; `source` stands behind it then."""
+    start = source.read(len(_MAGIC) + _LENGTH + _DIGEST)
+    if len(start) != len(_MAGIC) + _LENGTH + _DIGEST or not start.startswith(_MAGIC):
+        return None
+    head = source.read(int.from_bytes(start[len(_MAGIC) : -_DIGEST], "little"))
+    return Head(**json.loads(head)) if sha256_bytes(head).encode() == start[-_DIGEST:] else None
 
 
 class CaseCache:
@@ -54,10 +80,21 @@ class CaseCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.damaged: set[str] = set()  # keys whose body was found damaged, and is made again
 
     def path(self, key: str) -> Path:
         """Where the entry of `key` lies."""
         return self.folder / f"{key}.case"
+
+    def head(self, key: str) -> Head | None:
+        """The head of `key`; None where there is none, it is damaged, or the file does not end where it should."""
+        try:
+            with self.path(key).open("rb") as handle:
+                head = _read_head(handle)
+                whole = head is not None and handle.tell() + head.body_bytes == handle.seek(0, 2)
+        except FileNotFoundError:
+            return None
+        return head if whole else None
 
     def read(self, key: str) -> Entry | None:
         """The entry of `key`, or None where there is none or it is damaged."""

@@ -34,9 +34,7 @@ Manifests = Mapping[str, Mapping[str, Recorded]]
 def rows_of_case(manifest: Path | BinaryIO, identifiers: tuple[str, ...]) -> pa.Table:
     """Case, group, split and shard of the rows whose case or group is one of `identifiers`; no other row is kept."""
     wanted = list(identifiers)
-    return pq.read_table(
-        manifest, columns=_PLACE, filters=[[("case_id", "in", wanted)], [("group_id", "in", wanted)]]
-    )
+    return pq.read_table(manifest, columns=_PLACE, filters=[[("case_id", "in", wanted)], [("group_id", "in", wanted)]])
 
 
 def audit_model(store: RegistryStore, name: str, version_or_alias: str | int) -> dict[str, Any]:

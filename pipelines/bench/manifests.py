@@ -62,7 +62,7 @@ def measure(rows: int, scratch: Path, repetitions: int) -> list[dict[str, Any]]:
 
 
 def write(path: Path, rows: int, *, changed: bool) -> None:
-    """A manifest of `rows` rows; with `changed`, every 1,000th has other pixels, another split or no object any more."""
+    """A manifest of `rows` rows; with `changed`, every 1,000th has other pixels, another split or no object."""
     with pq.ParquetWriter(
         path,
         schema.MANIFEST_SCHEMA,

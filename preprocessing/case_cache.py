@@ -48,8 +48,9 @@ def pack(rows: list[dict[str, Any]], columns: dict[str, Any], refusal: dict[str,
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, SHARD_SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=SHARD_SCHEMA))
-    body: bytes = sink.getvalue().to_pybytes()
-    told = {"columns": columns, "refusal": refusal, "body_bytes": len(body), "body_sha256": sha256_bytes(body)}
+    body = memoryview(sink.getvalue())
+    digest = hashlib.sha256(body).hexdigest()
+    told = {"columns": columns, "refusal": refusal, "body_bytes": len(body), "body_sha256": digest}
     head = json.dumps(told, sort_keys=True).encode()
     return b"".join((_MAGIC, len(head).to_bytes(_LENGTH, "little"), sha256_bytes(head).encode(), head, body))
 

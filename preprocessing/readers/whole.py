@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import mmap
 import os
 import struct
 import tempfile
@@ -37,15 +38,14 @@ def unpacked(path: Path) -> Iterator[Path | None]:
     None says nothing about the file: it may be damaged, too large, in several gzip members, or this system
     may have no files in memory. Then the caller reads `path` itself, after `check_nifti_whole`.
     """
-    voxels = _unpack(path)
-    if voxels is None:
+    descriptor = os.memfd_create("nifti") if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir() else None
+    if descriptor is None:
         yield None
         return
-    descriptor = os.memfd_create("nifti")
     try:
-        with open(descriptor, "wb", closefd=False) as handle:
-            handle.write(voxels)
-        del voxels
+        if not _unpack(path, descriptor):
+            yield None
+            return
         # ITK goes by the ending of a name, and a file in memory has none
         with tempfile.TemporaryDirectory(prefix="sf-nifti-", dir=_links()) as folder:
             link = Path(folder) / "volume.nii"
@@ -61,22 +61,21 @@ def _links() -> Path | None:
     return memory if os.access(memory, os.W_OK | os.X_OK) else None
 
 
-def _unpack(path: Path) -> bytes | None:
-    """The unpacked bytes of one gzip member as long as its NIfTI header promises, or None."""
-    if not hasattr(os, "memfd_create") or not Path("/proc/self/fd").is_dir():
-        return None
+def _unpack(path: Path, descriptor: int) -> bool:
+    """Unpack one gzip member as long as its NIfTI header promises into an open file; False where it is not that."""
     try:
         if path.stat().st_size > _UNPACKED_AT_ONCE:
-            return None
+            return False
         packed = path.read_bytes()
         promised = _promised(zlib.decompressobj(wbits=31).decompress(packed[: 16 * _HEADER], _HEADER))
         (size,) = struct.unpack("<I", packed[-4:])
         if not promised <= size <= min(promised + _SPARE, _UNPACKED_AT_ONCE):
-            return None
-        out: bytes = imagecodecs.gzip_decode(packed, out=size)
+            return False
+        os.ftruncate(descriptor, size)
+        with mmap.mmap(descriptor, size) as out:
+            return len(imagecodecs.gzip_decode(packed, out=out)) == size
     except (OSError, zlib.error, struct.error, CaseError, RuntimeError, ValueError):
-        return None
-    return out if len(out) == size else None
+        return False
 
 
 def check_nifti_whole(path: Path) -> None:

@@ -97,7 +97,7 @@ def _block(numbers: np.ndarray[Any, np.dtype[np.int64]], *, changed: bool) -> pa
         [
             pa.array(["liver"] * total),
             pa.array(np.ones(total, dtype=np.int32)),
-            pa.array([f"{value:x}0_1`2N3oP" for value in range(total)]),
+            pa.array([f"{value:x}0_1`2N3oP" for value in numbers[objects > 0].tolist()]),
             boxes,
             pa.array(np.full(total, 900, dtype=np.int64)),
         ],

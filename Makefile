@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 # The stamp's name holds the lock's hash: another lock, another stamp, and the set-up runs again.
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+PEERS := .venv-bench
+PEERS_STAMP := $(PEERS)/.installed-$(shell cat requirements-bench.lock | sha256sum | cut -c1-16)
 
 .PHONY: help demo test soak lint bench docs clean lock setup
 
@@ -47,18 +49,30 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(STAMP)  ## seconds of ingest through Ray and in a plain loop, as JSON
-	@$(BIN)/python -m pipelines.bench
+bench: $(STAMP) $(PEERS_STAMP)  ## ingest beside public tools, large manifests; writes docs/benchmarks.md (10 minutes)
+	@$(BIN)/python -m pipelines.bench --peers $(PEERS)/bin/python --out docs/benchmarks.md
+
+# The peers never meet .venv; only torch, which MONAI asks for, is looked up there and not installed twice.
+$(PEERS_STAMP): | $(STAMP)
+	@test -x $(PEERS)/bin/python || $(BIN)/python -m venv $(PEERS)
+	@echo "installing the peers of the benchmark into $(PEERS) …" >&2
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-bench.lock
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' > \
+	  "$$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/torch_of_the_project.pth"
+	@rm -f $(PEERS)/.installed-*
+	@touch $@
 
 docs: $(STAMP)  ## write docs/cli.md from the command line, docs/datasets.md from the cards
 	@$(BIN)/python -m pipelines.cli.reference docs/cli.md
 	@$(BIN)/python -m preprocessing.dataset_table docs/datasets.md
 
-lock:  ## resolve pyproject.toml into requirements.lock again (needs uv)
+lock:  ## resolve pyproject.toml and requirements-bench.in into their locks again (needs uv)
 	@command -v uv >/dev/null || { echo "uv is missing: https://docs.astral.sh/uv" >&2; exit 2; }
 	@uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-package torch --custom-compile-command "make lock" --output-file requirements.lock --quiet
+	@uv pip compile requirements-bench.in --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-package torch --custom-compile-command "make lock" --output-file requirements-bench.lock --quiet
 
 clean:  ## remove caches and the virtual environment; workspaces stay
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -not -path './workspaces/*' -type d -prune -exec rm -rf {} +

@@ -10,7 +10,10 @@ import logging
 import os
 import shutil
 import tempfile
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +36,8 @@ _ENVIRONMENT = {
 }
 _TEMPORARY_RECORD = "ray-temporary-folder"
 _TASK_RETRIES = 2
+_TASK_S = 0.1  # how long a task of several items should take: Ray adds one or two milliseconds to each
+_MOST_ITEMS = 32  # a slow item may hide behind quick ones; and so many results are in memory at once
 
 
 def prepare_environment() -> None:
@@ -102,10 +107,11 @@ def ray_map(
 ) -> Iterator[Result]:
     """Apply `function` to each item in Ray workers; yield results as they finish, in any order.
 
-    At most `max_in_flight` items (default: CPUs of the cluster + 1) are out at a time, so neither a
-    long dataset nor a slow reader of the results fills memory. A worker that dies is replaced and its
-    item tried again; after the last retry a `ServiceError` names the item. An error raised by
-    `function` is raised here as it was.
+    Quick items travel several in one task, so that Ray's milliseconds a task are shared; how many follows
+    from how long the items before them took. At most `max_in_flight` items are out at a time (default: as many
+    as CPUs of the cluster + 1 tasks carry), so neither a long dataset nor a slow reader of the results fills
+    memory. A worker that dies is replaced and its items are tried again, each alone; after the last retry a
+    `ServiceError` names the item. An error raised by `function` is raised here as it was.
     """
     import ray
     from ray.exceptions import RayError, RayTaskError
@@ -113,41 +119,58 @@ def ray_map(
     if not ray.is_initialized():
         msg = "ray_map needs a Ray session: call it inside `ray_session`"
         raise ServiceError(msg)
-    bound = max_in_flight or int(ray.cluster_resources().get("CPU", 1)) + 1
+    tasks = int(ray.cluster_resources().get("CPU", 1)) + 1
+    most = max_in_flight or tasks * _MOST_ITEMS
     # SPREAD has no meaning on one node and keeps nodes of a cluster evenly busy
-    task = ray.remote(num_cpus=1, max_retries=_TASK_RETRIES, scheduling_strategy="SPREAD")(_apply)
+    remote = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_apply_all)
     shared = ray.put(function)
-    out: dict[Any, Item] = {}
+    out: dict[Any, list[Item]] = {}
+    waiting: deque[Item] = deque()  # items of a batch whose worker died
     source = iter(items)
     exhausted = False
+    size = 1
     try:
         while True:
-            while not exhausted and len(out) < bound:
-                try:
-                    item = next(source)
-                except StopIteration:
-                    exhausted = True
+            while (waiting or not exhausted) and len(out) < (max_in_flight or tasks):
+                room = most - sum(map(len, out.values()))
+                if room < 1:
+                    break
+                batch = [waiting.popleft()] if waiting else list(islice(source, min(size, room)))
+                if batch:
+                    # a batch is not retried as it is: which of its items is the deadly one must come out
+                    retries = _TASK_RETRIES if len(batch) == 1 else 0
+                    out[remote.options(max_retries=retries).remote(shared, batch)] = batch
                 else:
-                    out[task.remote(shared, item)] = item
+                    exhausted = True
             if not out:
                 return
             done, _ = ray.wait(list(out), num_returns=1)
             for reference in done:
-                item = out.pop(reference)
+                batch = out.pop(reference)
                 try:
-                    result: Result = ray.get(reference)
+                    results, seconds = ray.get(reference)
                 except RayTaskError as error:
                     cause = error.cause
                     if isinstance(cause, SegfoundryError):
                         raise cause from None
                     raise
                 except RayError as error:
-                    msg = f"a worker died {_TASK_RETRIES + 1} times on {str(item)[:200]}: {error}"
+                    if len(batch) > 1:
+                        waiting.extend(batch)
+                        continue
+                    msg = f"a worker died {_TASK_RETRIES + 1} times on {str(batch[0])[:200]}: {error}"
                     raise ServiceError(msg) from error
-                yield result
+                size = _next_batch(size, len(batch), seconds)
+                yield from results
     finally:
         for reference in out:
             ray.cancel(reference, force=False)
+
+
+def _next_batch(size: int, items: int, seconds: float) -> int:
+    """How many items the next task gets, from how long `items` took: about `_TASK_S`, at most twice as many as now."""
+    fitting = int(_TASK_S * items / max(seconds, 1e-6))
+    return max(1, min(fitting, 2 * size, _MOST_ITEMS))
 
 
 def cluster_resources() -> dict[str, float]:
@@ -157,5 +180,7 @@ def cluster_resources() -> dict[str, float]:
     return dict(ray.cluster_resources())
 
 
-def _apply(function: Callable[[Any], Any], item: Any) -> Any:
-    return function(item)
+def _apply_all(function: Callable[[Any], Any], items: list[Any]) -> tuple[list[Any], float]:
+    """Results of the items, and the seconds that they took."""
+    started = time.monotonic()
+    return [function(item) for item in items], time.monotonic() - started

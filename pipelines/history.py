@@ -17,6 +17,7 @@ from infra.errors import ServiceError, UsageError
 from pipelines.workspace import Workspace
 from preprocessing.diff import diff_manifests, nothing_changed
 from preprocessing.schema import DATASET_FILE, FINGERPRINT_FILE, MANIFEST_FILE, MANIFEST_SCHEMA
+from registry.audit import Recorded, rows_of_case
 
 
 def data_versions(workspace: Workspace) -> list[str]:
@@ -24,10 +25,10 @@ def data_versions(workspace: Workspace) -> list[str]:
     return repository.data_tags(workspace.root)
 
 
-def manifests(workspace: Workspace) -> dict[str, dict[str, pa.Table]]:
-    """Data version -> dataset -> manifest. A dataset that did not change is read once."""
-    known: dict[tuple[str, str], pa.Table] = {}
-    found: dict[str, dict[str, pa.Table]] = {}
+def manifests(workspace: Workspace) -> dict[str, dict[str, Recorded]]:
+    """Data version -> dataset -> its manifest, to be searched. A dataset that did not change is read once."""
+    known: dict[tuple[str, str], Recorded] = {}
+    found: dict[str, dict[str, Recorded]] = {}
     for tag in data_versions(workspace):
         found[tag] = {}
         for name, entry in workspace.repo.lock_at(tag).items():
@@ -35,9 +36,15 @@ def manifests(workspace: Workspace) -> dict[str, dict[str, pa.Table]]:
                 continue
             dataset, digest = name.removeprefix(INGEST_PREFIX), entry["outs"][0]["md5"]
             if (dataset, digest) not in known:
-                known[(dataset, digest)] = manifest_at(workspace, dataset, tag)
+                known[(dataset, digest)] = _recorded(workspace, dataset, tag)
             found[tag][dataset] = known[(dataset, digest)]
     return found
+
+
+def _recorded(workspace: Workspace, dataset: str, tag: str) -> Recorded:
+    payload = workspace.repo.read_bytes_at(f"data/{dataset}/{MANIFEST_FILE}", tag)
+    digest = str(_told(workspace, dataset, tag)["manifest_digest"])
+    return Recorded(digest, lambda names: rows_of_case(io.BytesIO(payload), names))
 
 
 def compare(workspace: Workspace, old: str, new: str, dataset: str = "") -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from infra import repository
@@ -137,12 +138,13 @@ def example(workspace: Workspace) -> Example:
     """The first test sample of the first dataset that has one, as input example of the model."""
     for name in workspace.params().datasets:
         folder = workspace.data / name
-        manifest = pq.read_table(folder / MANIFEST_FILE, columns=["split", "shard", "row", "objects"])
-        for row in manifest.to_pylist():
-            if row["split"] == "test" and row["objects"]:
-                shard = pq.read_table(folder / row["shard"], columns=["image"])
-                image = decode_image(shard["image"][row["row"]].as_py())
-                return image, sorted({item["concept"] for item in row["objects"]})
+        with pq.ParquetFile(folder / MANIFEST_FILE) as manifest:
+            for batch in manifest.iter_batches(1024, columns=["split", "shard", "row", "objects"]):
+                for row in batch.filter(pc.equal(batch["split"], "test")).to_pylist():
+                    if row["objects"]:
+                        shard = pq.read_table(folder / row["shard"], columns=["image"])
+                        image = decode_image(shard["image"][row["row"]].as_py())
+                        return image, sorted({item["concept"] for item in row["objects"]})
     msg = f"{workspace.data}: expected a test sample with an object, found none in any dataset"
     raise DataError(msg)
 

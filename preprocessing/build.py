@@ -22,7 +22,7 @@ from infra.storage import TEMPORARY_SUFFIX, digest_of, remove_leftovers, write_b
 from preprocessing import dedup, fingerprint, hashes, ontology, quality, schema, shards
 from preprocessing.card_page import card_page
 from preprocessing.cards import DatasetCard, RawCase, card_for, cases_of
-from preprocessing.case_cache import CaseCache, Entry, pack
+from preprocessing.case_cache import CaseCache, Entry, Head, pack
 from preprocessing.deid import hide_uids, safe_ending
 from preprocessing.harmonize.case import CaseItem, process
 from preprocessing.harmonize.payload import decode
@@ -72,12 +72,13 @@ def build_dataset(
     progress: Progress | None = None,
     withdrawn: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Build the version of `card` from the files below `root` into `out`; return `dataset.json` + `reused_cases`.
+    """Build the version of `card` from the files below `root` into `out`; return `dataset.json` + what was reused.
 
     `inventory` lists {"file", "bytes", "sha256"}; `params` has the sections harmonize, shards, splits;
     `progress(done, total)` counts cases. Cases and groups in `withdrawn`, named as manifests name them, are not read
-    and go to quarantine. Cases that `case_cache` remembers are not read again. Raises
-    DataError where the folder is not what was scanned or holds no case of this card.
+    and go to quarantine. Cases that `case_cache` remembers are not read again, and a shard none of whose cases
+    changed is left alone: `reused_cases` and `reused_shards` in the result count them. Raises DataError where the
+    folder is not what was scanned or holds no case of this card.
     """
     recipe = recipe_file(card)
     job = _Job(card, params, pseudonym_key, recipe_sha256(recipe, params["harmonize"]))
@@ -90,12 +91,14 @@ def build_dataset(
     with _cache(card, case_cache, out) as cache:
         live, refused = _without_withdrawn(job, cases, items, set(withdrawn))
         reused = _fill(cache, [items[case.case_id] for case in live], map_cases, progress)
-        kept, columns, refused, looks = _sort_out(cache, live, items, refused)
-        kept, refused = _without_twins(job, cache, kept, refused, items, looks)
+        kept, heads, refused = _sort_out(cache, live, items, refused)
+        kept, refused = _without_twins(job, cache, kept, refused, items, heads)
         account = quality.account(card, [str(line["file"]) for line in inventory], kept, [case for case, _ in refused])
-        manifest, written = _write_shards(job, cache, kept, items, out)
-        tables = _write_tables(job, kept, columns, items, refused, account, out)
-        found = hashes.joined([looks[items[case.case_id].shown_id] for case in kept])
+        memory = shards.ShardMemory(case_cache / f"{card.name}.shards.json" if case_cache else None, out)
+        manifest, written = _write_shards(job, cache, kept, items, heads, out, memory)
+        memory.save()
+        tables = _write_tables(job, kept, heads, items, refused, account, out)
+        found = hashes.joined([heads[case.case_id].hashes for case in kept])
         shards.write_if_changed(out / schema.HASHES_FILE, shards.parquet_bytes(found))
         cases_table = pq.read_table(out / schema.CASES_FILE)
         write_json(out / schema.FINGERPRINT_FILE, fingerprint.fingerprint(manifest, cases_table, found))
@@ -111,7 +114,7 @@ def build_dataset(
     )
     write_text(out / schema.CARD_FILE, card_page(card, report, manifest, tables, account, out))
     write_json(out / schema.DATASET_FILE, report)
-    return {**report, "reused_cases": reused}
+    return {**report, "reused_cases": reused - len(cache.damaged), "reused_shards": memory.reused}
 
 
 @contextmanager
@@ -201,7 +204,7 @@ def _identity(item: CaseItem) -> dict[str, Any]:
 
 def _fill(cache: CaseCache, items: list[CaseItem], map_cases: MapCases, progress: Progress | None) -> int:
     """Make the cache hold every case; return how many it held before."""
-    missing = [item for item in items if cache.read(item.key) is None]
+    missing = [item for item in items if item.key in cache.damaged or cache.head(item.key) is None]
     done = reused = len(items) - len(missing)
     changed = []
     if progress:
@@ -239,29 +242,35 @@ def _without_withdrawn(
 
 
 def _entry(cache: CaseCache, item: CaseItem) -> Entry:
+    """What a case gave, its rows too; where its head was sound and its body is not, the case is made again."""
     entry = cache.read(item.key)
     if entry is None:
-        name = cache.path(item.key).name
-        msg = f"{item.card.name}/{item.shown_id}: its cache entry {name} is gone or damaged; run again"
+        cache.damaged.add(item.key)
+        _fill(cache, [item], map, None)
+        entry = cache.read(item.key)
+    if entry is None:
+        msg = f"{item.card.name}/{item.shown_id}: {cache.path(item.key).name} does not hold what was written to it"
         raise DataError(msg)
     return entry
 
 
 def _sort_out(
     cache: CaseCache, cases: list[RawCase], items: dict[str, CaseItem], refused: list[Refused]
-) -> tuple[list[RawCase], dict[str, dict[str, Any]], list[Refused], dict[str, pa.Table]]:
-    """The kept cases, their columns by case id, all refused cases (`refused` first) with rows, hashes by shown id."""
-    kept, columns, refused, looks = [], {}, list(refused), {}
+) -> tuple[list[RawCase], dict[str, Head], list[Refused]]:
+    """The kept cases, what is known of each without its pixels, and all refused cases (`refused` first) with rows."""
+    kept, heads, refused = [], {}, list(refused)
     for case in cases:
         item = items[case.case_id]
-        entry = _entry(cache, item)
-        if entry.refusal is None:
+        head = cache.head(item.key)
+        if head is None:
+            msg = f"{item.card.name}/{item.shown_id}: its cache entry went away while the build ran; run again"
+            raise DataError(msg)
+        if head.refusal is None:
             kept.append(case)
-            columns[case.case_id] = entry.columns
-            looks[item.shown_id] = entry.hashes
+            heads[case.case_id] = head
         else:
-            refused.append((case, entry.refusal))
-    return kept, columns, refused, looks
+            refused.append((case, head.refusal))
+    return kept, heads, refused
 
 
 def _without_twins(
@@ -270,10 +279,11 @@ def _without_twins(
     kept: list[RawCase],
     refused: list[Refused],
     items: dict[str, CaseItem],
-    looks: dict[str, pa.Table],
+    heads: dict[str, Head],
 ) -> tuple[list[RawCase], list[Refused]]:
     """Refuse what shows the same as a case of a split that is more held out (`dedup.set_aside`)."""
     by_name = {items[case.case_id].shown_id: case for case in kept}
+    looks = {name: heads[case.case_id].hashes for name, case in by_name.items()}
 
     def load(keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
         wanted = set(keys)
@@ -305,26 +315,39 @@ def _place(job: _Job, case: RawCase) -> dict[str, str]:
 
 
 def _write_shards(
-    job: _Job, cache: CaseCache, kept: list[RawCase], items: dict[str, CaseItem], out: Path
+    job: _Job,
+    cache: CaseCache,
+    kept: list[RawCase],
+    items: dict[str, CaseItem],
+    heads: dict[str, Head],
+    out: Path,
+    memory: shards.ShardMemory,
 ) -> tuple[pa.Table, dict[str, dict[str, Any]]]:
-    """Write the shards one at a time; return the manifest and {file: {"sha256", "rows"}}."""
-    total = sum(cache.path(items[case.case_id].key).stat().st_size for case in kept)
+    """Write the shards one at a time, those alone that `memory` does not know; return manifest and {file: record}.
+
+    A record is {"sha256", "rows"}.
+    """
+    total = sum(heads[case.case_id].body_bytes for case in kept)
     count = shards.shard_count(total, int(job.params["shards"]["target_bytes"]))
     members: dict[int, list[RawCase]] = {}
     for case in kept:
         members.setdefault(shards.shard_of(job.card.name, items[case.case_id].shown_id, count), []).append(case)
     parts, written = [], {}
     for index in sorted(members):
-        table = pa.concat_tables(_placed(job, cache, members[index], items)).sort_by("sample_id").combine_chunks()
-        table.validate(full=True)
         name = shards.shard_name(index)
-        written[name] = {
-            "sha256": shards.write_if_changed(out / name, shards.parquet_bytes(table)),
-            "rows": table.num_rows,
-        }
-        part = table.drop_columns(["image"])
-        part = part.append_column(schema.MANIFEST_SCHEMA.field("shard"), pa.array([name] * table.num_rows, pa.string()))
-        part = part.append_column(schema.MANIFEST_SCHEMA.field("row"), pa.array(range(table.num_rows), pa.int64()))
+        made_of = [[items[case.case_id].key, *_place(job, case).values()] for case in members[index]]
+        sha256 = memory.recall(name, made_of)
+        if sha256 is None:
+            table = pa.concat_tables(_placed(job, cache, members[index], items)).sort_by("sample_id").combine_chunks()
+            table.validate(full=True)
+            sha256 = shards.write_if_changed(out / name, shards.parquet_bytes(table))
+            memory.remember(name, made_of, sha256)
+            part = table.drop_columns(["image"])
+        else:
+            part = shards.without_pixels(out / name)
+        written[name] = {"sha256": sha256, "rows": part.num_rows}
+        part = part.append_column(schema.MANIFEST_SCHEMA.field("shard"), pa.array([name] * part.num_rows, pa.string()))
+        part = part.append_column(schema.MANIFEST_SCHEMA.field("row"), pa.array(range(part.num_rows), pa.int64()))
         parts.append(part)
     if not parts:
         msg = f"{job.card.name}: every case was refused; `segfoundry data check {job.card.name}` says why"
@@ -346,7 +369,7 @@ def _placed(job: _Job, cache: CaseCache, cases: list[RawCase], items: dict[str, 
 def _write_tables(
     job: _Job,
     kept: list[RawCase],
-    columns: dict[str, dict[str, Any]],
+    heads: dict[str, Head],
     items: dict[str, CaseItem],
     refused: list[Refused],
     account: quality.Account,
@@ -358,7 +381,7 @@ def _write_tables(
             "dataset": job.card.name,
             "case_id": items[case.case_id].shown_id,
             **_place(job, case),
-            **columns[case.case_id],
+            **heads[case.case_id].columns,
         }
         for case in kept
     ]

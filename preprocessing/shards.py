@@ -1,18 +1,27 @@
-"""Tables to files: which shard a case is in, and Parquet bytes that depend on nothing but the rows."""
+"""Tables to files: which shard a case is in, Parquet bytes that depend on nothing but the rows, and what is there.
+
+`ShardMemory` knows from what each shard of a folder was made, so that a shard none of whose cases changed is
+neither put together nor written again.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.storage import sha256_bytes, sha256_file, write_bytes
+from infra.storage import digest_of, sha256_bytes, sha256_file, write_bytes, write_json
+from preprocessing.schema import SHARD_SCHEMA
 
 # Small row groups: a reader that wants one sample reads tens, not thousands.
 _ROWS_A_GROUP = 64
+_MEMORY_VERSION = 1
+_WRITER = 1  # raise it when `parquet_bytes` writes other bytes for the same rows: remembered shards are made again
 _REPEATED = ["dataset", "case_id", "group_id", "modality", "split", "axis", "image_format", "recipe_sha256", "shard"]
 
 
@@ -65,3 +74,67 @@ def table_of(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     table = pa.Table.from_pylist(rows, schema=schema)
     table.validate(full=True)
     return table
+
+
+def without_pixels(shard: Path) -> pa.Table:
+    """The rows of a shard without their payload; only those columns are read."""
+    columns = [name for name in SHARD_SCHEMA.names if name != "image"]
+    return pq.read_table(shard, columns=columns, schema=SHARD_SCHEMA)
+
+
+class ShardMemory:
+    """From what each shard in `folder` was made, in a file of this machine; without a file nothing is remembered.
+
+    A shard is taken for what it was while its size, times and inode are; if only those differ (DVC put the file
+    there again), its SHA-256 decides.
+    """
+
+    def __init__(self, file: Path | None, folder: Path) -> None:
+        self._file = file
+        self._folder = folder
+        self._known = _read_memory(file)
+        self._now: dict[str, dict[str, Any]] = {}
+        self.reused = 0
+
+    def recall(self, name: str, made_of: list[Any]) -> str | None:
+        """The SHA-256 of shard `name` where it is still the one that was made of `made_of`, else None."""
+        known, path = self._known.get(name), self._folder / name
+        if known is None or known["made_of"] != _made_of(made_of) or not path.is_file():
+            return None
+        if known["stamp"] != _stamp(path) and sha256_file(path) != known["sha256"]:
+            return None
+        self.remember(name, made_of, known["sha256"])
+        self.reused += 1
+        return str(known["sha256"])
+
+    def remember(self, name: str, made_of: list[Any], sha256: str) -> None:
+        """Note what a shard that lies in the folder was made of."""
+        self._now[name] = {"made_of": _made_of(made_of), "sha256": sha256, "stamp": _stamp(self._folder / name)}
+
+    def save(self) -> None:
+        """Write down the shards of this build and forget all others."""
+        if self._file is not None:
+            write_json(self._file, {"version": _MEMORY_VERSION, "shards": self._now})
+
+
+def _made_of(parts: list[Any]) -> str:
+    return digest_of([pa.__version__, _WRITER, parts])
+
+
+def _stamp(path: Path) -> list[int]:
+    found: os.stat_result = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def _read_memory(file: Path | None) -> dict[str, dict[str, Any]]:
+    """What was written down; nothing where there is nothing that can be read."""
+    if file is None or not file.is_file():
+        return {}
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    if not isinstance(value, dict) or value.get("version") != _MEMORY_VERSION:
+        return {}
+    shards: dict[str, dict[str, Any]] = value["shards"]
+    return shards

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from preprocessing.schema import manifest_digest
 from registry.lineage import TAG, licence_name
 from registry.promote import PROMOTE, ROLLBACK
 from registry.store import ModelVersion, RegistryStore
 
-Manifests = Mapping[str, Mapping[str, pa.Table]]
+_PLACE = ["case_id", "group_id", "split", "shard"]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A manifest of some data version: its digest as the version quotes it, and a search for rows of cases or groups.
+
+    `find(identifiers)` gives a table with case_id, group_id, split and shard, e.g. `rows_of_case` on a file.
+    """
+
+    digest: str
+    find: Callable[[tuple[str, ...]], pa.Table]
+
+
+Manifests = Mapping[str, Mapping[str, Recorded]]
+
+
+def rows_of_case(manifest: Path | BinaryIO, identifiers: tuple[str, ...]) -> pa.Table:
+    """Case, group, split and shard of the rows whose case or group is one of `identifiers`; no other row is kept."""
+    wanted = list(identifiers)
+    return pq.read_table(manifest, columns=_PLACE, filters=[[("case_id", "in", wanted)], [("group_id", "in", wanted)]])
 
 
 def audit_model(store: RegistryStore, name: str, version_or_alias: str | int) -> dict[str, Any]:
@@ -109,9 +129,9 @@ def audit_case(key: str, manifests: Manifests, models: list[ModelVersion]) -> di
     dataset_wanted, _, identifier = key.rpartition("/")
     places: list[dict[str, Any]] = []
     for data_version, tables in manifests.items():
-        for dataset, table in tables.items():
+        for dataset, manifest in tables.items():
             names = (identifier,) if dataset_wanted == dataset else (key,)
-            places += _places(data_version, dataset, table, names)
+            places += _places(data_version, dataset, manifest, names)
     uses = sorted({(place["dataset"], place["manifest_digest"], place["split"]) for place in places})
     seen = []
     for model in models:
@@ -123,21 +143,15 @@ def audit_case(key: str, manifests: Manifests, models: list[ModelVersion]) -> di
     return {"key": key, "found": bool(places), "places": places, "models": seen}
 
 
-def _places(data_version: str, dataset: str, table: pa.Table, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    wanted = pa.array(names)
-    mask = pc.or_(pc.is_in(table["case_id"], wanted), pc.is_in(table["group_id"], wanted))
-    rows = table.filter(mask).select(["case_id", "group_id", "split", "shard", "sample_id"]).to_pylist()
-    if not rows:
-        return []
-    digest = manifest_digest(table)
+def _places(data_version: str, dataset: str, manifest: Recorded, names: tuple[str, ...]) -> list[dict[str, Any]]:
     cases: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in manifest.find(names).to_pylist():
         cases.setdefault((row["case_id"], row["group_id"], row["split"]), []).append(row)
     return [
         {
             "data_version": data_version,
             "dataset": dataset,
-            "manifest_digest": digest,
+            "manifest_digest": manifest.digest,
             "case_id": case,
             "group_id": group,
             "split": split,

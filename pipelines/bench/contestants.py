@@ -30,6 +30,7 @@ class Contestant:
     title: str
     run: Callable[[Suite, Path], int]
     is_ours: bool = False
+    tool: str = ""  # which public tool a peer is
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What is measured: real files of the mirror, repeated or enlarged in a scratch folder, and their pairs for the peers."""
+"""What is measured: real files of the mirror, repeated or enlarged in a scratch folder, and their pairs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from infra.errors import DataError
-from preprocessing.cards import ByValue, DatasetCard, Intensity, Layout, Licence, RawCase, cases_of, load_card
+from preprocessing.cards import ByValue, DatasetCard, Intensity, Layout, Licence, cases_of, load_card
 
 TINY = "MSD_Hippocampus_udacity"
 FLAT = (
@@ -42,7 +41,11 @@ LARGE = (
         "BRATS2015_deepmedic/train/brats_2013_pat0006_1/OTMultiClass.nii.gz",
         2,
     ),
-    ("sct_testing_data/t2s/t2s_uncropped.nii.gz", "sct_testing_data/t2s/t2s_uncropped_gmseg_manual.nii.gz", 1),
+    (
+        "BRATS2015_deepmedic/train/brats_2013_pat0006_1/T1c_subtrMeanDivStd.nii.gz",
+        "BRATS2015_deepmedic/train/brats_2013_pat0006_1/OTMultiClass.nii.gz",
+        2,
+    ),
 )
 _CONCEPTS = (
     "liver",
@@ -76,11 +79,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Suite:
-    """Datasets that are measured as one; `kind` is what the peers call it."""
+    """Datasets that are measured as one; `kind` is what the peers call it, `side_px` the input that they resize to."""
 
     name: str
     title: str
     kind: str
+    side_px: int
     parts: tuple[Part, ...]
 
 
@@ -92,38 +96,65 @@ def suites(mirror: Path, scratch: Path, peer_python: Path) -> list[Suite]:
         msg = f"{mirror}: expected the sample datasets, found no {', '.join(missing)}. Set SEGFOUNDRY_MIRROR"
         raise DataError(msg)
     flat = tuple(repeated(load_card(name), mirror / name, scratch / "flat" / name, FLAT_COPIES) for name in FLAT)
+    tiny = Part(load_card(TINY), mirror / TINY)
+    large = enlarged(mirror, scratch / "large", peer_python)
     return [
-        Suite("tiny", "small NIfTI volumes, about 35 × 50 pixels a slice", "volume",
-              (Part(load_card(TINY), mirror / TINY),)),
-        Suite("large", "larger NIfTI volumes, 320 to 500 pixels a side", "volume",
-              (enlarged(mirror, scratch / "large", peer_python),)),
-        Suite("flat", "2D images, 256 to 3,000 pixels a side", "picture", flat),
-    ]  # fmt: skip
+        Suite("tiny", "small NIfTI volumes, about 35 × 50 pixels a slice", "volume", 256, (tiny,)),
+        Suite("large", "larger NIfTI volumes, 360 to 500 pixels a side", "volume", 512, (large,)),
+        Suite("flat", "2D images, 256 to 3,000 pixels a side", "picture", 512, flat),
+    ]
 
 
 def repeated(card: DatasetCard, source: Path, target: Path, copies: int) -> Part:
-    """`copies` of every whole case of a dataset in the dataset's own layout, under case names of their own.
-
-    A card that allows no other case names (CHASE_DB1's are eyes of numbered children) is measured as it is.
-    """
+    """`copies` of every whole case of a dataset in its own layout, and its card, which allows a copy's number."""
     shutil.rmtree(target, ignore_errors=True)
-    for case in cases_of(card)(source):
-        for copy in range(copies) if case.images and case.labels else ():
-            for file in case.files:
-                to = target / renamed(card, file, f"-{copy}")
+    loose = replace(card, layouts=tuple(_loosened(layout) for layout in card.layouts))
+    cases = [case for case in cases_of(card)(source) if case.images and case.labels]
+    for case in cases:
+        for file in case.files:
+            for copy in range(copies):
+                to = target / _renamed(card, file, f"-copy{copy}")
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / file, to)
-    found = sum(1 for _ in _whole(card, target))
-    expected = copies * sum(1 for _ in _whole(card, source))
-    return Part(card, target if found == expected else source)
+    part = Part(loose, target)
+    if len(part.pairs()) != copies * len(cases):
+        msg = f"{card.name}: expected {copies * len(cases)} cases in {target}, the card finds {len(part.pairs())}"
+        raise DataError(msg)
+    return part
 
 
-def _whole(card: DatasetCard, root: Path) -> Iterator[RawCase]:
-    return (case for case in cases_of(card)(root) if case.images and case.labels)
+def _loosened(layout: Layout) -> Layout:
+    """The layout with case names that may end in a copy's number."""
+    return replace(
+        layout,
+        image=_with_copies(layout.image),
+        label=_with_copies(layout.label),
+        readings={name: _with_copies(pattern) for name, pattern in layout.readings.items()},
+    )
 
 
-def renamed(card: DatasetCard, file: str, suffix: str) -> str:
-    """`file` with `suffix` after its case name, so that the card still knows it."""
+def _with_copies(pattern: str) -> str:
+    """The expression with an optional copy's number before the end of its group `case`."""
+    at = pattern.find("(?P<case>")
+    depth, inside = 0, False  # inside a set of characters, where parentheses mean themselves
+    while 0 <= at < len(pattern):
+        character = pattern[at]
+        if character == "\\":
+            at += 1
+        elif inside:
+            inside = character != "]"
+        elif character == "[":
+            inside = True
+        else:
+            depth += {"(": 1, ")": -1}.get(character, 0)
+            if depth == 0:
+                return f"{pattern[:at]}(-copy[0-9]+)?{pattern[at:]}"
+        at += 1
+    return pattern
+
+
+def _renamed(card: DatasetCard, file: str, suffix: str) -> str:
+    """`file` with `suffix` after its case name."""
     for layout in card.layouts:
         for pattern in (layout.image, layout.label, *layout.readings.values()):
             match = re.fullmatch(pattern, file) if pattern else None

@@ -28,7 +28,8 @@ def to_8bit(
     if rule.rule == "as_is":
         return _as_is(pixels, inverted)
     value = pixels.astype(np.float32, copy=False)
-    if not np.isfinite(value).all():
+    lowest, highest = value.min(initial=np.inf), value.max(initial=-np.inf)  # NaN in one voxel is NaN in both
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise CaseError("intensity", expected="finite intensities", found="NaN or infinite voxels")
     if rule.rule == "voi" and voi is not None:
         byte = np.rint(voi.apply(value) * np.float32(255)).astype(np.uint8)
@@ -41,7 +42,7 @@ def to_8bit(
         limits, (low, high) = rule.limits, rule.limits
     else:
         limits = rule.limits
-        low, high = _percentiles(-value if inverted else value, limits)
+        low, high = _percentiles(-value, -highest, limits) if inverted else _percentiles(value, lowest, limits)
         low, high = (-high, -low) if inverted else (low, high)
     name = "window" if rule.rule == "window" else "percentile"
     return _turned(
@@ -66,12 +67,6 @@ def _as_is(pixels: NDArray[Any], inverted: bool) -> tuple[NDArray[np.uint8], Rec
     return _turned(pixels, {"rule": "as_is"}, inverted)
 
 
-def _scaled(value: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
-    scale = 255.0 / (high - low) if high > low else 0.0
-    scaled: NDArray[np.uint8] = np.clip(np.rint((value - np.float32(low)) * np.float32(scale)), 0, 255).astype(np.uint8)
-    return scaled
-
-
 def _turned(byte: NDArray[np.uint8], record: Record, inverted: bool) -> tuple[NDArray[np.uint8], Record]:
     """Small values bright where the file says so."""
     if not inverted:
@@ -79,10 +74,25 @@ def _turned(byte: NDArray[np.uint8], record: Record, inverted: bool) -> tuple[ND
     return np.uint8(255) - byte, {**record, "inverted": True}
 
 
-def _percentiles(value: NDArray[np.float32], limits: tuple[float, float]) -> tuple[float, float]:
+def _scaled(value: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    """Low to 0 and high to 255, rounded and clipped, a plane at a time: what fits in the cache is done at once."""
+    offset, scale = np.float32(low), np.float32(255.0 / (high - low) if high > low else 0.0)
+    out = np.empty(value.shape, dtype=np.uint8)
+    planes, targets = (value, out) if value.ndim > 2 else (value[None], out[None])
+    spare = np.empty(planes.shape[1:], dtype=np.float32)
+    for plane, target in zip(planes, targets, strict=True):
+        np.subtract(plane, offset, out=spare)
+        np.multiply(spare, scale, out=spare)
+        np.rint(spare, out=spare)
+        np.clip(spare, 0, 255, out=spare)
+        target[...] = spare
+    return out
+
+
+def _percentiles(value: NDArray[np.float32], lowest: np.float32, limits: tuple[float, float]) -> tuple[float, float]:
     """Percentiles over the foreground: voxels above the minimum, which is air or padding in MR and ultrasound."""
-    foreground = value[value > value.min()]
+    foreground = value[value > lowest]
     if foreground.size == 0:
-        return float(value.min()), float(value.min())
+        return float(lowest), float(lowest)
     low, high = np.percentile(foreground, limits)
     return float(low), float(high)

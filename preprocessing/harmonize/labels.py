@@ -72,6 +72,8 @@ def concept_named(name: str, names: Mapping[str, str], ignore: tuple[str, ...], 
 def by_value(label: NDArray[Any], rule: ByValue) -> Masks:
     """Each value goes to the nearest code within the tolerance."""
     label = _integers(_one_channel(label))
+    if rule.tolerance == 0 and (exact := _by_code(label, rule)) is not None:
+        return exact
     codes = np.array([rule.background, *rule.values, *rule.ignore], dtype=np.int64)
     present, inverse_needed = np.unique(label), rule.tolerance > 0
     distance = np.abs(present.astype(np.int64)[:, None] - codes[None, :])
@@ -92,6 +94,20 @@ def by_value(label: NDArray[Any], rule: ByValue) -> Masks:
             mask = np.isin(label, members) if inverse_needed and members.size > 1 else label == members[0]
         masks[concept] = masks[concept] | mask if concept in masks else mask
     return masks
+
+
+def _by_code(label: NDArray[Any], rule: ByValue) -> Masks | None:
+    """Masks of a label that holds the rule's codes and nothing else, else None: no search for its values is needed."""
+    if rule.background in rule.values:
+        return None  # a code with two meanings: left to the search
+    others = {rule.background, *rule.ignore} - set(rule.values)  # no pixel may count twice
+    masks: Masks = {}
+    known = sum(int(np.count_nonzero(label == value)) for value in others)
+    for value, concept in rule.values.items():
+        mask: Mask = label == value
+        known += int(np.count_nonzero(mask))
+        masks[concept] = masks[concept] | mask if concept in masks else mask
+    return masks if known == label.size else None
 
 
 def by_colour(label: NDArray[Any], rule: ByColour) -> Masks:

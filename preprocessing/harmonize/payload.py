@@ -27,13 +27,13 @@ _STANDALONE = {0x01, *range(0xD0, 0xD8)}
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """PNG (ISO/IEC 15948) of (height, width) or (height, width, 3) bytes, without any metadata."""
-    height, width = pixels.shape[:2]
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in _COLOUR_TYPE or 0 in pixels.shape:
         msg = (
             f"a PNG is made of uint8 pixels (height, width) or (height, width, 3), found {pixels.dtype} {pixels.shape}"
         )
         raise ValueError(msg)
+    height, width = pixels.shape[:2]
     rows = pixels.reshape(height, width * channels)
     filtered = np.empty((height, 1 + width * channels), dtype=np.uint8)
     filtered[:, 0] = _FILTER_SUB

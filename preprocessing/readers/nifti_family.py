@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, too_large
 from preprocessing.readers.nifti_header import check_space, is_nifti_name, read_nifti_header
-from preprocessing.readers.whole import check_nifti_whole
+from preprocessing.readers.whole import check_nifti_whole, unpacked
 
 _RIGHT_ANGLE_TOLERANCE = 1e-3
 
@@ -33,21 +33,36 @@ def read_volume(path: Path, frame: int | None = None) -> sitk.Image:
     A 3D file has no frames to choose from and is read whatever `frame` says: labels often have one for all.
     Raises CaseError: `unreadable`, `too_large`, `dimensions`, `spacing`, `affine_conflict`, `shear`.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     if is_nifti_name(path):
-        with decoding(path, "a NIfTI header"):
-            header = read_nifti_header(path)
-        if math.prod(header.size[:3]) > MAX_VOXELS:
-            raise too_large(math.prod(header.size[:3]), MAX_VOXELS, "voxels")
-        check_space(header)
-        if header.version == 2:
-            raise CaseError(
-                "unreadable",
-                "a NIfTI-1 file",
-                "a NIfTI-2 file, which SimpleITK does not read",
-                fix="Save it as NIfTI-1",
-            )
+        _judge(path)
+    if path.name.lower().endswith(".nii.gz"):
+        with unpacked(path) as inside:
+            return _read(path, inside, frame)
+    return _read(path, None, frame)
+
+
+def _judge(path: Path) -> None:
+    """CaseError unless the header of a NIfTI file, as it is written, says what a volume may be."""
+    with decoding(path, "a NIfTI header"):
+        header = read_nifti_header(path)
+    if math.prod(header.size[:3]) > MAX_VOXELS:
+        raise too_large(math.prod(header.size[:3]), MAX_VOXELS, "voxels")
+    check_space(header)
+    if header.version == 2:
+        raise CaseError(
+            "unreadable",
+            "a NIfTI-1 file",
+            "a NIfTI-2 file, which SimpleITK does not read",
+            fix="Save it as NIfTI-1",
+        )
+
+
+def _read(path: Path, inside: Path | None, frame: int | None) -> sitk.Image:
+    """Read `path`, or in its place `inside`, which is known to be whole. Errors name `path`."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(inside or path))
+    if is_nifti_name(path):
+        reader.SetImageIO("NiftiImageIO")  # else ITK asks every format that it knows
     with decoding(path, "a volume"):
         reader.ReadImageInformation()
         size = [int(value) for value in reader.GetSize()]
@@ -56,7 +71,7 @@ def read_volume(path: Path, frame: int | None = None) -> sitk.Image:
         raise too_large(math.prod(size[:3]), MAX_VOXELS, "voxels")
     check_spacing(reader.GetSpacing()[:3])
     _choose(reader, size, components, frame)
-    if is_nifti_name(path):
+    if is_nifti_name(path) and inside is None:
         check_nifti_whole(path)
     with decoding(path, "a volume"):
         image = reader.Execute()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,39 @@ def test_all_items_come_back_and_no_more_are_taken_than_are_out(ray: Path) -> No
         seen += 1
         values.append(value)
     assert sorted(values) == [item * item for item in range(12)]
+
+
+def test_quick_items_share_tasks_and_slow_ones_do_not(ray: Path) -> None:
+    import ray as runtime
+
+    def task(item: float) -> str:
+        time.sleep(item)
+        return str(runtime.get_runtime_context().get_task_id())
+
+    assert len(set(ray_map(task, [0.0] * 200))) < 100
+    assert len(set(ray_map(task, [0.15] * 6))) == 6
+
+
+def test_an_item_that_kills_its_worker_is_found_among_the_others_of_its_task(ray: Path) -> None:
+    def die(item: int) -> int:
+        if item == 150:
+            os._exit(1)
+        return item
+
+    with pytest.raises(ServiceError, match="3 times on 150"):
+        list(ray_map(die, range(200)))
+
+
+def test_a_batch_whose_worker_dies_once_comes_back_whole(ray: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+
+    def die_once(item: int) -> int:
+        if item == 150 and not marker.exists():
+            marker.touch()
+            os._exit(1)
+        return item
+
+    assert sorted(ray_map(die_once, range(200))) == list(range(200))
 
 
 def test_an_error_of_ours_arrives_as_it_was(ray: Path) -> None:

@@ -27,7 +27,7 @@ from preprocessing.harmonize.payload import strip_jpeg
 
 PARAMS: dict[str, Any] = {
     "harmonize": {"orientation": "LPS", "min_object_area_px": 1},
-    "shards": {"target_bytes": 20_000},
+    "shards": {"target_bytes": 16_000},  # 11 to 13 cases of `draw` make as many shards
     "splits": {"key": "segfoundry", "val": 0.2, "test": 0.2},
 }
 FLAT = DatasetCard(
@@ -218,15 +218,67 @@ def test_a_killed_build_goes_on(flat: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_a_damaged_cache_entry_is_made_again(flat: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
+def test_a_damaged_cache_entry_is_made_again(flat: Path, tmp_path: Path, share: float) -> None:
     build(FLAT, flat, tmp_path / "out", tmp_path / "cache")
     before = contents(tmp_path / "out")
-    entry = sorted((tmp_path / "cache" / FLAT.name).iterdir())[0]
+    entry = sorted((tmp_path / "cache" / FLAT.name).glob("*.case"))[0]
     payload = bytearray(entry.read_bytes())
-    payload[len(payload) // 2] ^= 1
+    payload[int(share * (len(payload) - 1))] ^= 1
     entry.write_bytes(bytes(payload))
+    for path in (tmp_path / "out").glob("shard-*"):
+        path.unlink()  # else no shard is put together, and nobody reads the entry
     assert build(FLAT, flat, tmp_path / "out", tmp_path / "cache")["reused_cases"] == 11
     assert contents(tmp_path / "out") == before
+    assert build(FLAT, flat, tmp_path / "out", tmp_path / "cache")["reused_cases"] == 12
+
+
+def test_a_shortened_cache_entry_is_made_again(flat: Path, tmp_path: Path) -> None:
+    build(FLAT, flat, tmp_path / "out", tmp_path / "cache")
+    before = contents(tmp_path / "out")
+    for entry, keep in zip(sorted((tmp_path / "cache" / FLAT.name).glob("*.case")), (0, 5, 60, 200, -1), strict=False):
+        entry.write_bytes(entry.read_bytes()[:keep])
+    assert build(FLAT, flat, tmp_path / "out", tmp_path / "cache")["reused_cases"] == 7
+    assert contents(tmp_path / "out") == before
+
+
+def test_only_the_shards_of_changed_cases_are_put_together(flat: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    shards = build(FLAT, flat, out, cache)["shards"]
+    assert len(shards) > 2
+    times = {name: (out / name).stat().st_mtime_ns for name in shards}
+    assert build(FLAT, flat, out, cache)["reused_shards"] == len(shards)
+    draw(flat, "case03", 77)
+    report = build(FLAT, flat, out, cache)
+    assert report["reused_cases"] == 11
+    assert report["reused_shards"] == len(shards) - 1
+    assert sum((out / name).stat().st_mtime_ns != time for name, time in times.items()) == 1
+    build(FLAT, flat, tmp_path / "fresh")
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
+def test_a_shard_that_was_put_back_is_known_and_one_that_was_changed_is_not(flat: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    shards = sorted(build(FLAT, flat, out, cache)["shards"])
+    before = contents(out)
+    put_back, changed = out / shards[0], out / shards[1]
+    payload = put_back.read_bytes()
+    put_back.unlink()
+    put_back.write_bytes(payload)
+    other = bytearray(changed.read_bytes())
+    other[40] ^= 1
+    changed.write_bytes(bytes(other))
+    assert build(FLAT, flat, out, cache)["reused_shards"] == len(shards) - 1
+    assert contents(out) == before
+
+
+def test_a_group_that_moves_to_another_split_makes_its_shard_again(flat: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    build(FLAT, flat, out, cache)
+    moved = replace(FLAT, family="another")  # groups are hashed under another name: the rows' places change
+    build(moved, flat, out, cache)
+    build(moved, flat, tmp_path / "fresh")
+    assert contents(out) == contents(tmp_path / "fresh")
 
 
 def test_an_added_case_costs_one_case_and_moves_nobody(flat: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from infra.errors import CaseError
-from preprocessing.cards import ByFile, Layout, Outline
+from preprocessing.cards import ByFile, ByValue, Layout, Outline
 from preprocessing.harmonize.labels import masks_of
 from tests.preprocessing.made import card_of, mask, masks, only, read
 
@@ -85,3 +85,24 @@ def test_one_file_a_structure(tmp_path: Path, bright: int) -> None:
     assert len(masks(row, "lesion")) == 2
     assert mask(row, "left kidney")[2:12, 5:9].all()
     assert mask(row, "left kidney").sum() == 40
+
+
+@pytest.mark.parametrize("tolerance", [0, 1])
+def test_values_to_ignore_and_a_background_that_is_not_zero_are_no_class(tolerance: int) -> None:
+    label = np.array([[9, 9, 40], [20, 20, 255], [40, 30, 9]], dtype=np.uint8)
+    rule = ByValue({20: "liver", 30: "liver", 40: "spleen", 700: "lung"}, tolerance, background=9, ignore=(255, 9))
+    found = masks_of(label, rule)
+    assert list(found) == ["liver", "spleen", "lung"]
+    assert np.array_equal(found["liver"], (label == 20) | (label == 30))
+    assert np.array_equal(found["spleen"], label == 40)
+    assert not found["lung"].any()
+    label[0, 0] = 100
+    with pytest.raises(CaseError, match=r"values 9, (9, )?20, 30, 40, (9, )?255.*found values 100"):
+        masks_of(label, rule)
+
+
+def test_a_code_with_two_meanings_hides_no_unknown_value() -> None:
+    label = np.array([[0, 0, 7]], dtype=np.uint8)
+    for rule in (ByValue({0: "liver"}), ByValue({1: "liver", 0: "lesion"}, ignore=(0,))):
+        with pytest.raises(CaseError, match="found values 7"):
+            masks_of(label, rule)

@@ -68,6 +68,24 @@ def test_a_twin_in_a_lower_split_is_quarantined_with_what_it_shows(raw: Path, tm
     assert leakage({"made_up": version_of(tmp_path / "b")})["ok"]
 
 
+def test_a_twin_that_comes_or_goes_rewrites_the_shard_of_the_case_that_it_sets_aside(raw: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    train, test = name_in("train", FLAT.name, 100), name_in("test", FLAT.name, 100)
+    draw(raw, train, picture(50))
+    build(FLAT, raw, out, cache)
+    before = contents(out)
+    draw(raw, test, picture(50), offset=9)
+    assert build(FLAT, raw, out, cache)["reused_cases"] == 6
+    assert set(reasons(out)) == {train}
+    build(FLAT, raw, tmp_path / "fresh")
+    assert contents(out) == contents(tmp_path / "fresh")
+    assert build(FLAT, raw, out, cache)["reused_shards"] == len(list(out.glob("shard-*")))
+    for folder in ("images", "masks"):
+        (raw / folder / f"{test}.png").unlink()
+    build(FLAT, raw, out, cache)
+    assert contents(out) == before
+
+
 def test_twins_of_one_split_and_slices_of_one_case_stay(tmp_path: Path) -> None:
     root = tmp_path / "raw"
     draw(root, name_in("train", FLAT.name), picture(1))

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from preprocessing.schema import MANIFEST_SCHEMA, manifest_digest
-from registry.audit import audit_case
+from preprocessing.schema import MANIFEST_SCHEMA
+from registry.audit import Recorded, audit_case, rows_of_case
 from registry.lineage import licence_strictness, strictest_licence
 from registry.store import ModelVersion
 
 
-def manifest(*cases: tuple[str, str, str]) -> pa.Table:
+def manifest(*cases: tuple[str, str, str]) -> Recorded:
+    """A manifest of two slices a case, as a file in memory; its digest is no concern of the search."""
     rows = []
     for case, group, split in cases:
         for at in range(2):
@@ -21,15 +23,18 @@ def manifest(*cases: tuple[str, str, str]) -> pa.Table:
                     "content_sha256": f"{case}{at}", "recipe_sha256": "r", "shard": f"shard-0000{at}.parquet", "row": 0,
                 }
             )  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA), sink)
+    file = sink.getvalue()
+    return Recorded(f"digest of {cases}", lambda names: rows_of_case(pa.BufferReader(file), names))
 
 
 def test_a_case_is_found_in_every_version_split_shard_and_model_that_holds_it():
     old = manifest(("c1", "p1", "train"), ("c2", "p2", "test"))
     new = manifest(("c1", "p1", "train"), ("c2", "p2", "test"), ("c3", "p1", "train"))
     models = [
-        ModelVersion("m", 1, "r1", {"segfoundry.manifest.d": manifest_digest(old)}, ("previous",)),
-        ModelVersion("m", 2, "r2", {"segfoundry.manifest.d": manifest_digest(new)}, ("champion",)),
+        ModelVersion("m", 1, "r1", {"segfoundry.manifest.d": old.digest}, ("previous",)),
+        ModelVersion("m", 2, "r2", {"segfoundry.manifest.d": new.digest}, ("champion",)),
         ModelVersion("m", 3, "r3", {"segfoundry.manifest.d": "0" * 64}, ()),
     ]
     versions = {"data-v1": {"d": old}, "data-v2": {"d": new}}
@@ -45,7 +50,7 @@ def test_a_case_is_found_in_every_version_split_shard_and_model_that_holds_it():
 
 def test_a_patient_in_two_splits_is_told_of_each():
     leaking = manifest(("c1", "p1", "train"), ("c2", "p1", "test"))
-    model = ModelVersion("m", 1, "r", {"segfoundry.manifest.d": manifest_digest(leaking)}, ())
+    model = ModelVersion("m", 1, "r", {"segfoundry.manifest.d": leaking.digest}, ())
     answer = audit_case("p1", {"data-v1": {"d": leaking}}, [model])
     assert sorted(one["use"] for one in answer["models"]) == ["tested on", "trained on"]
 

@@ -1,4 +1,4 @@
-"""Larger volumes from small real ones: in-plane linear interpolation, labels by nearest neighbour, int16 as clinics send.
+"""Larger volumes from small real ones: linear interpolation in plane, labels by nearest neighbour, int16 as in clinics.
 
 Reads jobs `{"image", "label", "factor", "classes", "out_image", "out_label"}`, one a line, from standard input.
 """

@@ -1,0 +1,189 @@
+"""Questions to a manifest of many rows: each in a process of its own, whose seconds and peak memory are reported.
+
+The manifests are made up (no pixels stand behind them) and written in blocks, in the order and with the writer
+of a real one: sorted by sample, 20 slices a case.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.errors import ServiceError
+from preprocessing import schema
+
+SLICES = 20
+BLOCK = 131_072
+TARGET_S, TARGET_BYTES = 3.0, 4 << 30
+QUESTIONS = {
+    "split counts": "splits",
+    "rows of one case": "case",
+    "diff, 0.1 % of the rows changed": "diff",
+}
+
+
+def measure(rows: int, scratch: Path, repetitions: int) -> list[dict[str, Any]]:
+    """{"question", "rows", "seconds": […], "median_s", "peak_bytes", "answer", "met"} for each question."""
+    old, new = scratch / "old.parquet", scratch / "new.parquet"
+    scratch.mkdir(parents=True, exist_ok=True)
+    write(old, rows, changed=False)
+    write(new, rows, changed=True)
+    found = []
+    for title, question in QUESTIONS.items():
+        runs = [_asked(question, old, new, rows) for _ in range(repetitions)]
+        seconds = sorted(run["seconds"] for run in runs)
+        peak = max(run["peak_bytes"] for run in runs)
+        median = seconds[len(seconds) // 2]
+        found.append(
+            {
+                "question": title,
+                "rows": rows,
+                "file_bytes": old.stat().st_size,
+                "seconds": seconds,
+                "median_s": median,
+                "peak_bytes": peak,
+                "answer": runs[0]["answer"],
+                "met": median <= TARGET_S and peak <= TARGET_BYTES,
+            }
+        )
+    old.unlink()
+    new.unlink()
+    return found
+
+
+def write(path: Path, rows: int, *, changed: bool) -> None:
+    """A manifest of `rows` rows; with `changed`, every 1,000th has other pixels, another split or no object."""
+    with pq.ParquetWriter(
+        path,
+        schema.MANIFEST_SCHEMA,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=["dataset", "case_id", "group_id", "modality", "split", "axis", "image_format",
+                        "recipe_sha256", "shard"],
+        version="2.6",
+    ) as writer:  # fmt: skip
+        for start in range(0, rows, BLOCK):
+            writer.write_table(_block(np.arange(start, min(start + BLOCK, rows)), changed=changed))
+
+
+def _block(numbers: np.ndarray[Any, np.dtype[np.int64]], *, changed: bool) -> pa.Table:
+    count = len(numbers)
+    case, index = numbers // SLICES, numbers % SLICES
+    rng = np.random.default_rng(int(numbers[0]))
+    touched = (numbers % 1000 == 7) if changed else np.zeros(count, dtype=bool)
+    kind = (numbers // 1000) % 3  # 0 other pixels, 1 another split, 2 no object
+    hashes = [raw.hex() for raw in _pieces(rng.bytes(32 * count))]
+    for at in np.flatnonzero(touched & (kind != 1)):
+        hashes[at] = hashlib.sha256(hashes[at].encode()).hexdigest()
+    split_code = np.where(case % 20 < 14, 0, np.where(case % 20 < 17, 1, 2))
+    split_code = np.where(touched & (kind == 1), (split_code + 1) % 3, split_code)
+    objects = (index % 4 != 0).astype(np.int64)
+    objects = np.where(touched & (kind == 2), 0, objects)
+    offsets = np.concatenate(([0], np.cumsum(objects)))
+    total = int(offsets[-1])
+    corners = pa.array([5, 6, 40, 50] * total, pa.int32())
+    boxes = pa.ListArray.from_arrays(np.arange(0, 4 * total + 1, 4, dtype=np.int32), corners)
+    struct = pa.StructArray.from_arrays(
+        [
+            pa.array(["liver"] * total),
+            pa.array(np.ones(total, dtype=np.int32)),
+            pa.array([f"{value:x}0_1`2N3oP" for value in numbers[objects > 0].tolist()]),
+            boxes,
+            pa.array(np.full(total, 900, dtype=np.int64)),
+        ],
+        fields=list(schema.OBJECT),
+    )
+    names = [f"case{value:08d}" for value in case.tolist()]
+    one_each = np.arange(count + 1, dtype=np.int32)
+    files, digests = [f"images/{name}.nii.gz" for name in names], [f"{value:064x}" for value in (case * 7919).tolist()]
+    source = pa.StructArray.from_arrays([pa.array(files), pa.array(digests)], fields=list(schema.SOURCE_FILE))
+    absent = np.concatenate(([0], np.cumsum(1 - objects))).astype(np.int32)
+    columns = {
+        "sample_id": pa.array([f"made_up/{name}/z{z:04d}" for name, z in zip(names, index.tolist(), strict=True)]),
+        "dataset": pa.array(["made_up"] * count),
+        "case_id": pa.array(names),
+        "group_id": pa.array([f"g-{value:020x}" for value in case.tolist()]),
+        "modality": pa.array(["CT"] * count),
+        "split": pa.array(schema.SPLITS).take(pa.array(split_code)),
+        "axis": pa.array(["z"] * count),
+        "slice_index": pa.array(index.astype(np.int32)),
+        "height": pa.array(np.full(count, 512, dtype=np.int32)),
+        "width": pa.array(np.full(count, 512, dtype=np.int32)),
+        "spacing_mm_yx": pa.ListArray.from_arrays(2 * one_each, pa.array(np.full(2 * count, 0.75))),
+        "image_format": pa.array(["png"] * count),
+        "objects": pa.ListArray.from_arrays(offsets.astype(np.int32), struct),
+        "absent": pa.ListArray.from_arrays(absent, pa.array(["liver"] * (count - total), pa.string())),
+        "source": pa.ListArray.from_arrays(one_each, source),
+        "content_sha256": pa.array(hashes),
+        "recipe_sha256": pa.array([hashlib.sha256(b"made up").hexdigest()] * count),
+        "shard": pa.array([f"shard-{value:05d}.parquet" for value in (case // 400).tolist()]),
+        "row": pa.array(numbers % (400 * SLICES)),
+    }
+    return pa.table([columns[name] for name in schema.MANIFEST_SCHEMA.names], schema=schema.MANIFEST_SCHEMA)
+
+
+def _pieces(whole: bytes) -> list[bytes]:
+    return [whole[at : at + 32] for at in range(0, len(whole), 32)]
+
+
+def _asked(question: str, old: Path, new: Path, rows: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "pipelines.bench.manifests", question, str(old), str(new), str(rows)]
+    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
+    value: dict[str, Any] = json.loads(done.stdout)
+    return value
+
+
+def splits(old: Path, new: Path, rows: int) -> Any:
+    """Rows by split."""
+    counted = pq.read_table(old, columns=["split"]).column("split").value_counts().to_pylist()
+    return {item["values"]: item["counts"] for item in counted}
+
+
+def case(old: Path, new: Path, rows: int) -> Any:
+    """How many rows the middle case has, through the search that `segfoundry audit case` uses."""
+    from registry.audit import rows_of_case
+
+    return rows_of_case(old, (f"case{rows // SLICES // 2:08d}",)).num_rows
+
+
+def diff(old: Path, new: Path, rows: int) -> Any:
+    """Counts of what changed."""
+    import preprocessing.diff as module
+
+    by_path = getattr(module, "diff_manifests", None)
+    if by_path is None:  # a checkout whose diff still takes tables
+        return module.diff(pq.read_table(old), pq.read_table(new))["counts"]
+    return by_path(old, new)["counts"]
+
+
+def peak_bytes() -> int:
+    """The most resident memory that this process ever had; `ru_maxrss` would count its parent's too."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    msg = "no VmHWM in /proc/self/status: peak memory is measured on Linux alone"
+    raise ServiceError(msg)
+
+
+def main() -> None:
+    """Answer one question about two manifests; print {"seconds", "peak_bytes", "answer"}."""
+    name, old, new, rows = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+    question: Callable[[Path, Path, int], Any] = {"splits": splits, "case": case, "diff": diff}[name]
+    begun = time.monotonic()
+    answer = question(old, new, rows)
+    seconds = time.monotonic() - begun
+    sys.stdout.write(json.dumps({"seconds": round(seconds, 3), "peak_bytes": peak_bytes(), "answer": answer}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -73,7 +73,7 @@ def _unpack(path: Path, descriptor: int) -> bool:
             return False
         os.ftruncate(descriptor, size)
         with mmap.mmap(descriptor, size) as out:
-            return len(imagecodecs.gzip_decode(packed, out=out)) == size
+            return bool(len(imagecodecs.gzip_decode(packed, out=out)) == size)
     except (OSError, zlib.error, struct.error, CaseError, RuntimeError, ValueError):
         return False
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from infra.errors import ServiceError
@@ -79,61 +80,75 @@ def write(path: Path, rows: int, *, changed: bool) -> None:
 def _block(numbers: np.ndarray[Any, np.dtype[np.int64]], *, changed: bool) -> pa.Table:
     count = len(numbers)
     case, index = numbers // SLICES, numbers % SLICES
-    rng = np.random.default_rng(int(numbers[0]))
     touched = (numbers % 1000 == 7) if changed else np.zeros(count, dtype=bool)
     kind = (numbers // 1000) % 3  # 0 other pixels, 1 another split, 2 no object
-    hashes = [raw.hex() for raw in _pieces(rng.bytes(32 * count))]
-    for at in np.flatnonzero(touched & (kind != 1)):
-        hashes[at] = hashlib.sha256(hashes[at].encode()).hexdigest()
-    split_code = np.where(case % 20 < 14, 0, np.where(case % 20 < 17, 1, 2))
-    split_code = np.where(touched & (kind == 1), (split_code + 1) % 3, split_code)
-    objects = (index % 4 != 0).astype(np.int64)
-    objects = np.where(touched & (kind == 2), 0, objects)
-    offsets = np.concatenate(([0], np.cumsum(objects)))
-    total = int(offsets[-1])
-    corners = pa.array([5, 6, 40, 50] * total, pa.int32())
-    boxes = pa.ListArray.from_arrays(np.arange(0, 4 * total + 1, 4, dtype=np.int32), corners)
-    struct = pa.StructArray.from_arrays(
-        [
-            pa.array(["liver"] * total),
-            pa.array(np.ones(total, dtype=np.int32)),
-            pa.array([f"{value:x}0_1`2N3oP" for value in numbers[objects > 0].tolist()]),
-            boxes,
-            pa.array(np.full(total, 900, dtype=np.int64)),
-        ],
-        fields=list(schema.OBJECT),
-    )
-    names = [f"case{value:08d}" for value in case.tolist()]
-    one_each = np.arange(count + 1, dtype=np.int32)
-    files, digests = [f"images/{name}.nii.gz" for name in names], [f"{value:064x}" for value in (case * 7919).tolist()]
-    source = pa.StructArray.from_arrays([pa.array(files), pa.array(digests)], fields=list(schema.SOURCE_FILE))
-    absent = np.concatenate(([0], np.cumsum(1 - objects))).astype(np.int32)
+    content = np.frombuffer(np.random.default_rng(int(numbers[0])).bytes(32 * count), dtype=np.uint8).reshape(count, 32)
+    content = content ^ (touched & (kind != 1)).astype(np.uint8)[:, None]
+    split = np.where(case % 20 < 14, 0, np.where(case % 20 < 17, 1, 2))
+    split = np.where(touched & (kind == 1), (split + 1) % 3, split)
+    objects = np.where(touched & (kind == 2), 0, index % 4 != 0).astype(np.int64)
+    name = _text("case", case, 8)
+    ones = np.arange(count + 1, dtype=np.int32)
+    of_case = np.frombuffer(np.random.default_rng(1).bytes(32 * 1024), dtype=np.uint8).reshape(1024, 32)
+    source = [pc.binary_join_element_wise("images/", name, ".nii.gz", ""), _hex(of_case[case % 1024])]
     columns = {
-        "sample_id": pa.array([f"made_up/{name}/z{z:04d}" for name, z in zip(names, index.tolist(), strict=True)]),
-        "dataset": pa.array(["made_up"] * count),
-        "case_id": pa.array(names),
-        "group_id": pa.array([f"g-{value:020x}" for value in case.tolist()]),
-        "modality": pa.array(["CT"] * count),
-        "split": pa.array(schema.SPLITS).take(pa.array(split_code)),
-        "axis": pa.array(["z"] * count),
+        "sample_id": pc.binary_join_element_wise("made_up/", name, _text("/z", index, 4), ""),
+        "dataset": _same("made_up", count),
+        "case_id": name,
+        "group_id": _text("g-", case, 20),
+        "modality": _same("CT", count),
+        "split": pa.array(schema.SPLITS).take(pa.array(split)),
+        "axis": _same("z", count),
         "slice_index": pa.array(index.astype(np.int32)),
         "height": pa.array(np.full(count, 512, dtype=np.int32)),
         "width": pa.array(np.full(count, 512, dtype=np.int32)),
-        "spacing_mm_yx": pa.ListArray.from_arrays(2 * one_each, pa.array(np.full(2 * count, 0.75))),
-        "image_format": pa.array(["png"] * count),
-        "objects": pa.ListArray.from_arrays(offsets.astype(np.int32), struct),
-        "absent": pa.ListArray.from_arrays(absent, pa.array(["liver"] * (count - total), pa.string())),
-        "source": pa.ListArray.from_arrays(one_each, source),
-        "content_sha256": pa.array(hashes),
-        "recipe_sha256": pa.array([hashlib.sha256(b"made up").hexdigest()] * count),
-        "shard": pa.array([f"shard-{value:05d}.parquet" for value in (case // 400).tolist()]),
+        "spacing_mm_yx": pa.ListArray.from_arrays(2 * ones, pa.array(np.full(2 * count, 0.75))),
+        "image_format": _same("png", count),
+        "objects": pa.ListArray.from_arrays(_offsets(objects), _objects(numbers[objects > 0])),
+        "absent": pa.ListArray.from_arrays(_offsets(1 - objects), _same("liver", count - int(objects.sum()))),
+        "source": pa.ListArray.from_arrays(ones, pa.StructArray.from_arrays(source, fields=list(schema.SOURCE_FILE))),
+        "content_sha256": _hex(content),
+        "recipe_sha256": _same(hashlib.sha256(b"made up").hexdigest(), count),
+        "shard": pc.binary_join_element_wise(_text("shard-", case // 400, 5), ".parquet", ""),
         "row": pa.array(numbers % (400 * SLICES)),
     }
     return pa.table([columns[name] for name in schema.MANIFEST_SCHEMA.names], schema=schema.MANIFEST_SCHEMA)
 
 
-def _pieces(whole: bytes) -> list[bytes]:
-    return [whole[at : at + 32] for at in range(0, len(whole), 32)]
+def _objects(numbers: np.ndarray[Any, np.dtype[np.int64]]) -> pa.StructArray:
+    """An object for each row number."""
+    count = len(numbers)
+    corners = pa.array(np.tile(np.array([5, 6, 40, 50], dtype=np.int32), count))
+    return pa.StructArray.from_arrays(
+        [
+            _same("liver", count),
+            pa.array(np.ones(count, dtype=np.int32)),
+            pc.binary_join_element_wise(_text("", numbers, 8), "0_1`2N3oP", ""),
+            pa.ListArray.from_arrays(np.arange(0, 4 * count + 1, 4, dtype=np.int32), corners),
+            pa.array(np.full(count, 900, dtype=np.int64)),
+        ],
+        fields=list(schema.OBJECT),
+    )
+
+
+def _same(text: str, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text), count)
+
+
+def _text(prefix: str, numbers: np.ndarray[Any, np.dtype[np.int64]], digits: int) -> pa.Array:
+    padded = pc.utf8_lpad(pa.array(numbers).cast(pa.string()), digits, "0")
+    return pc.binary_join_element_wise(prefix, padded, "")
+
+
+def _hex(rows: np.ndarray[Any, np.dtype[np.uint8]]) -> pa.Array:
+    """Each row of 32 bytes as 64 hex digits."""
+    digits = pa.py_buffer(rows.tobytes().hex().encode())
+    offsets = pa.py_buffer(np.arange(0, 64 * len(rows) + 1, 64, dtype=np.int32))
+    return pa.StringArray.from_buffers(len(rows), offsets, digits)
+
+
+def _offsets(lengths: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int32]]:
+    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
 
 
 def _asked(question: str, old: Path, new: Path, rows: int) -> dict[str, Any]:

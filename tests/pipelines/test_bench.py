@@ -22,7 +22,7 @@ def test_an_added_case_costs_one_case_and_the_shard_that_it_falls_in(tmp_path: P
     assert (first["cases_read"], first["shards_made"]) == (60, first["shards"])
     assert (again["cases_read"], again["shards_made"], again["shards_changed"]) == (0, 0, 0)
     assert (added["cases_read"], added["shards_made"], added["shards_changed"]) == (1, 1, 1)
-    assert [figures["complete"] for figures in (first, again, added)] == [True] * 3
+    assert all(one["complete"] for one in (first, again, added))
 
 
 @pytest.mark.parametrize(

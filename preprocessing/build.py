@@ -145,9 +145,9 @@ def _checked_cases(job: _Job, root: Path, inventory: list[dict[str, Any]]) -> li
     if new:
         msg = f"{card.name}: {len(new)} file(s) came after the scan, first {_shown_file(job, new[0])}. {_again(card)}"
         raise DataError(msg)
-    if not any(case.images and case.labels for case in cases):
+    if not cases:
         patterns = " or ".join(layout.image for layout in card.layouts)
-        msg = f"{card.name}: no image with a label among {len(on_disk)} files; expected images named {patterns}"
+        msg = f"{card.name}: no image or label among {len(on_disk)} files; expected images named {patterns}"
         raise DataError(msg)
     return cases
 
@@ -349,10 +349,9 @@ def _write_shards(
         part = part.append_column(schema.MANIFEST_SCHEMA.field("shard"), pa.array([name] * part.num_rows, pa.string()))
         part = part.append_column(schema.MANIFEST_SCHEMA.field("row"), pa.array(range(part.num_rows), pa.int64()))
         parts.append(part)
-    if not parts:
-        msg = f"{job.card.name}: every case was refused; `segfoundry data check {job.card.name}` says why"
-        raise DataError(msg)
-    manifest = pa.concat_tables(parts).sort_by("sample_id").combine_chunks().cast(schema.MANIFEST_SCHEMA)
+    # where every case was refused the version is empty, and its quarantine says why
+    manifest = pa.concat_tables([schema.MANIFEST_SCHEMA.empty_table(), *parts])
+    manifest = manifest.sort_by("sample_id").combine_chunks().cast(schema.MANIFEST_SCHEMA)
     shards.write_if_changed(out / schema.MANIFEST_FILE, shards.parquet_bytes(manifest))
     return manifest, written
 
@@ -424,7 +423,7 @@ def _report(
             "cases_kept": kept,
             "cases_quarantined": quarantined,
             "samples": manifest.num_rows,
-            "objects": int(pc.sum(pc.list_value_length(manifest.column("objects"))).as_py()),
+            "objects": int(pc.sum(pc.list_value_length(manifest.column("objects"))).as_py() or 0),
             **account.counts(),
         },
         "splits": {name: split.count(name) for name in schema.SPLITS},

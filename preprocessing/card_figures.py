@@ -67,7 +67,9 @@ def by_concept(
 
 
 def histograms(manifest: pa.Table, cases: pa.Table, folder: Path) -> list[Histogram]:
-    """Spacing by case, image size and object size by sample, grey levels of some training samples."""
+    """Spacing by case, image and object size by sample, grey levels of some training samples; none of nothing."""
+    if not manifest.num_rows:
+        return []
     spacing = [value for value in cases.column("harmonized_spacing_mm_xyz").to_pylist() if value]
     made = []
     if spacing:

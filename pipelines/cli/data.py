@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli.data_cards import CardOption, RootOption, about_pseudonyms
-from pipelines.cli.output import JsonOption, LicenceOption, WorkspaceOption, logs, show, table
+from pipelines.cli.output import JsonOption, LicenceOption, WorkspaceOption, found_failure, logs, show, table
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list, fetch, check, ingest, describe, compare, export.")
 
@@ -98,7 +98,7 @@ def ingest(
     """Fetch, harmonize and version datasets: shards, manifest, cases, quarantine, card; then a data version tag.
 
     A case that cannot be used goes to quarantine with its reason, and the run goes on; so does a case that shows
-    what a case of a more held-out split shows (`duplicate`).
+    what a case of a more held-out split shows (`duplicate`). Exit code 1 where nothing of a dataset could be used.
     Examples: `segfoundry data ingest MSD_Hippocampus_udacity`,
     `segfoundry data ingest --card my.yaml --root /data/my-polyps`
     """
@@ -116,6 +116,9 @@ def ingest(
     for name in roots:
         built = read_dataset_file(place.data / name)
         rows.append({"name": name, **built["counts"], "manifest_digest": built["manifest_digest"]})
+    empty = [row["name"] for row in rows if not row["cases_kept"]]
+    if empty:
+        found_failure()
     keys = ["name", "cases_found", "cases_kept", "cases_quarantined", "samples", "objects"]
     shown = table("", keys, [[row.get(key) for key in keys] for row in rows], right=tuple(keys[1:]))
     version = place.repo.tag_data_version().tag
@@ -125,6 +128,7 @@ def ingest(
         for one in drifts
         if one and one["moved"]
     ]
+    said += [f"{name}: nothing could be used; data/{name}/quarantine.parquet and its card say why" for name in empty]
     document = {
         "workspace": str(place.root),
         "made": made,

@@ -191,6 +191,18 @@ def test_faulty_volumes_are_refused_and_the_others_go_on(tmp_path: Path) -> None
     assert rows[0]["spacing_mm_yx"] == [1.0, 1.0]
 
 
+def test_a_dataset_of_which_nothing_can_be_used_is_an_empty_version(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    for index in range(3):
+        draw(root, f"case{index}", index, mask_size=(40, 51))
+    said = build(FLAT, root, tmp_path / "out")
+    assert said["counts"]["cases_found"] == said["counts"]["cases_quarantined"] == 3
+    assert (said["counts"]["samples"], said["counts"]["objects"], said["shards"]) == (0, 0, {})
+    assert {reason for reason, _ in reasons(tmp_path / "out").values()} == {"mask_size"}
+    assert schema.read_manifest(tmp_path / "out").num_rows == 0
+    assert "mask_size" in (tmp_path / "out" / schema.CARD_FILE).read_text(encoding="utf-8")
+
+
 def test_a_second_build_is_the_same_work_none_and_the_same_bytes(flat: Path, tmp_path: Path) -> None:
     first = build(FLAT, flat, tmp_path / "a", tmp_path / "cache")
     again = build(FLAT, flat, tmp_path / "a", tmp_path / "cache")

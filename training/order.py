@@ -24,17 +24,20 @@ class GlobalOrder:
         sizes: number of samples of each dataset, in the order of the sample index.
         temperature: 1 draws datasets by size, 0 all alike.
         seed: of the run.
+        visits: how often a sample may come on average in a run of `draws` positions; 0: as often as it comes.
+        draws: positions of the whole run.
     """
 
-    def __init__(self, sizes: list[int], temperature: float, seed: int) -> None:
+    def __init__(self, sizes: list[int], temperature: float, seed: int, *, visits: float = 0, draws: int = 0) -> None:
         if not sizes or min(sizes) < 1:
             msg = f"an order needs datasets with at least one sample each, found sizes {sizes}"
             raise ValueError(msg)
         self._sizes = np.asarray(sizes, dtype=np.int64)
         self._starts = np.concatenate(([0], np.cumsum(self._sizes)[:-1]))
         self._seed = seed
-        weights = self._sizes.astype(np.float64) ** temperature
-        self._quota = _largest_remainder(weights / weights.sum(), SCHEDULE)
+        limit = visits / draws if visits and draws else np.inf
+        most: NDArray[np.float64] = self._sizes.astype(np.float64) * limit
+        self._quota = _largest_remainder(shares(self._sizes, temperature, most), SCHEDULE)
 
     def __getitem__(self, position: int) -> int:
         """Index into all samples (datasets one after the other) at a global position."""
@@ -58,6 +61,27 @@ class GlobalOrder:
     @lru_cache(maxsize=256)  # noqa: B019
     def _permutation(self, dataset: int, cycle: int) -> NDArray[np.int64]:
         return np.random.default_rng([self._seed, 2, dataset, cycle]).permutation(int(self._sizes[dataset]))
+
+
+def shares(sizes: NDArray[np.int64], temperature: float, most: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares of the datasets that add up to 1: by size ** temperature, none above its `most` where that can be.
+
+    What a dataset may not take goes to the others in their proportion. Where all together may take less than 1,
+    the shares are in proportion to `most`.
+    """
+    if most.sum() <= 1:
+        in_proportion: NDArray[np.float64] = most / most.sum()
+        return in_proportion
+    weights = sizes.astype(np.float64) ** temperature
+    found: NDArray[np.float64] = np.zeros(sizes.size)
+    free = np.ones(sizes.size, dtype=bool)
+    while True:
+        found[free] = weights[free] / weights[free].sum() * (1 - found[~free].sum())
+        above = free & (found > most)
+        if not above.any():
+            return found
+        found[above] = most[above]
+        free &= ~above
 
 
 def positions_of(step: int, global_batch: int, rank: int, world_size: int) -> range:

@@ -37,6 +37,9 @@ class Recipe:
     box_prompt_share: float = 0.2  # share of positive prompts that also carry true boxes
     synonym_share: float = 0.3  # share of prompts worded by a synonym
     temperature: float = 0.15  # datasets are drawn by (number of samples) ** temperature
+    most_visits: float = (
+        0  # of a sample, on average over the run; 0: no limit. A handful of pictures is soon known by heart
+    )
     max_instances: int = 24  # supervised instances a prompt, largest first
     augment: dict[str, float] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)  # overrides of LossWeights
@@ -114,12 +117,13 @@ def tiny() -> Recipe:
         sam3=_sam3(image_size=96, patch=8, vision=96, vision_layers=4, width=48, text=48, queries=16, decoder_layers=2),
         image_size=96,
         mask_size=48,
-        steps=1100,
+        steps=1000,
         global_batch=16,
         prompts_per_image=2,
         learning_rate=1.5e-3,
         optimiser="muon",
         matrix_rate=2.0,
+        most_visits=60,
         augment={"flip": 0.5, "zoom": 0.25, "rotate_degrees": 12.0, "shift": 0.06, "brightness": 0.15, "contrast": 0.2},
         losses={"classification": 5.0, "presence": 5.0, "masks_focal": 20.0, "masks_dice": 2.0},
     )

@@ -72,7 +72,13 @@ class BatchStream(IterableDataset[Batch]):
         super().__init__()
         self._samples, self._wording, self._recipe, self._tokenizer = samples, wording, recipe, tokenizer
         self._rank, self._world_size, self._first_step = rank, world_size, first_step
-        self._order = GlobalOrder(samples.sizes, recipe.temperature, recipe.seed)
+        self._order = GlobalOrder(
+            samples.sizes,
+            recipe.temperature,
+            recipe.seed,
+            visits=recipe.most_visits,
+            draws=recipe.steps * recipe.global_batch,
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         step = self._first_step

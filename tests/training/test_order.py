@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.order import SCHEDULE, GlobalOrder, positions_of
+from training.order import SCHEDULE, GlobalOrder, positions_of, shares
 
 
 @given(
@@ -43,3 +45,32 @@ def test_the_order_depends_on_the_seed_and_on_nothing_else() -> None:
     # asked in another sequence: nothing is carried from one position to the next
     assert [first[place] for place in places] == [again[place] for place in reversed(places)][::-1]
     assert [first[place] for place in places] != [other[place] for place in places]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 5000), min_size=1, max_size=8),
+    temperature=st.floats(0, 1),
+    visits=st.floats(0.5, 200),
+    draws=st.integers(100, 20000),
+)
+def test_no_dataset_is_drawn_more_often_than_allowed_unless_all_are(
+    sizes: list[int], temperature: float, visits: float, draws: int
+) -> None:
+    array = np.array(sizes)
+    most = array * visits / draws
+    found = shares(array, temperature, most)
+    assert found.sum() == pytest.approx(1)
+    assert (found > 0).all()
+    if most.sum() > 1:
+        assert (found <= most * (1 + 1e-9)).all()
+        below = found < most * (1 - 1e-9)
+        weights = array[below].astype(float) ** temperature
+        assert found[below] / found[below].sum() == pytest.approx(weights / weights.sum())
+
+
+def test_a_handful_of_pictures_does_not_come_hundreds_of_times() -> None:
+    draws = 20 * SCHEDULE
+    order = GlobalOrder([5, 400], 0.0, 1, visits=60, draws=draws)
+    few = sum(order[position] < 5 for position in range(draws))
+    assert few / 5 == pytest.approx(60, rel=0.15)

@@ -95,10 +95,14 @@ def _manifest(rows: list[dict[str, Any]]) -> str:
         "| question | rows | file | seconds | peak memory | asked |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    lines += [
-        f"| {row['question']} | {row['rows']:,} | {row['file_bytes'] / 1e6:,.0f} MB "
-        f"| {row['median_s']:.2f} ({row['seconds'][0]:.2f}–{row['seconds'][-1]:.2f}) "
-        f"| {row['peak_bytes'] / 2**30:.2f} GiB | {'met' if row['met'] else 'NOT met'} |"
-        for row in rows
-    ]
+    for row in rows:
+        start = f"| {row['question']} | {row['rows']:,} | {row['file_bytes'] / 1e6:,.0f} MB "
+        verdict = "met" if row["met"] else "NOT met"
+        if "failed" in row:
+            lines.append(f"{start}| {row['failed']} | | {verdict} |")
+        else:
+            lines.append(
+                f"{start}| {row['median_s']:.2f} ({row['seconds'][0]:.2f}–{row['seconds'][-1]:.2f}) "
+                f"| {row['peak_bytes'] / 2**30:.2f} GiB | {verdict} |"
+            )
     return "\n".join(lines)

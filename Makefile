@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | sha25
 PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.installed-$(shell cat requirements-bench.lock | sha256sum | cut -c1-16)
 
-.PHONY: help demo test lint bench docs clean lock setup
+.PHONY: help demo test soak lint bench docs clean lock setup
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,9 @@ demo: $(STAMP)  ## the main job, end to end (SEGFOUNDRY_MIRROR=<folder> for real
 test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest
 
+soak: $(STAMP)  ## the long faults, with the counts that are promised
+	@SEGFOUNDRY_SOAK=1 $(BIN)/python -m pytest $(wildcard tests/faults tests/security) --timeout=7200
+
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -59,8 +62,9 @@ $(PEERS_STAMP): | $(STAMP)
 	@rm -f $(PEERS)/.installed-*
 	@touch $@
 
-docs: $(STAMP)  ## write docs/cli.md from the command line's own help
+docs: $(STAMP)  ## write docs/cli.md from the command line, docs/datasets.md from the cards
 	@$(BIN)/python -m pipelines.cli.reference docs/cli.md
+	@$(BIN)/python -m preprocessing.dataset_table docs/datasets.md
 
 lock:  ## resolve pyproject.toml and requirements-bench.in into their locks again (needs uv)
 	@command -v uv >/dev/null || { echo "uv is missing: https://docs.astral.sh/uv" >&2; exit 2; }

@@ -32,6 +32,7 @@ VERSIONED = [
     "dvc.lock",
     "sources",
     "recipes",
+    "cards",
     "withdrawn.jsonl",
     ".gitignore",
     ".dvcignore",

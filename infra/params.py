@@ -55,6 +55,8 @@ class Train(Section):
     steps: Annotated[int, Field(ge=0)]
     workers: Annotated[int, Field(ge=1)]
     start: str
+    datasets: list[str] = []  # empty: all of `datasets` whose cards do not keep them for evaluation
+    licence: Literal["any", "commercial", "redistribution"] = "any"
 
 
 class Evaluate(Section):
@@ -89,6 +91,9 @@ class Params(Section):
         twice = sorted({name for name in self.datasets if self.datasets.count(name) > 1})
         if twice:
             msg = f"a dataset is named once, found twice: {', '.join(twice)}"
+            raise ValueError(msg)
+        if others := sorted(set(self.train.datasets) - set(self.datasets)):
+            msg = f"names of train.datasets out of `datasets`, where they are ingested; not there: {', '.join(others)}"
             raise ValueError(msg)
         return self
 

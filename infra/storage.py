@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from infra.errors import UsageError
+
 TEMPORARY_SUFFIX = ".part-tmp"
 
 
@@ -35,6 +37,28 @@ def atomic_path(target: Path) -> Iterator[Path]:
         sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """Yield a new temporary folder beside `target`; on success it becomes `target`, else nothing stays.
+
+    UsageError where `target` is a file or holds anything: nothing of the user's is overwritten or mixed up.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        found = "files in it" if target.is_dir() else "a file"
+        msg = f"{target}: expected a new or empty folder, found {found}. Give another folder, or remove it first."
+        raise UsageError(msg)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        os.sync()  # thousands of small files: one flush of all is far cheaper than one for each
+        os.replace(temporary, target)  # over an empty folder too
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,36 +17,45 @@ from infra.params import check_params
 from infra.processes import RunLock, reap_leftovers, recorded_children
 from infra.settings import load_settings
 from infra.storage import remove_leftovers, write_json
-from pipelines import events, orchestration, plan
+from pipelines import events, gates, orchestration, plan
 from pipelines.workspace import PROJECT, Workspace, make_folder
 
 Document = dict[str, Any]
 
 
 def run(
-    root: Path, *, datasets: Sequence[str] | None = None, steps: int | None = None, phantoms: bool = True
+    root: Path,
+    *,
+    datasets: Sequence[str] | None = None,
+    steps: int | None = None,
+    phantoms: bool = True,
+    licence: str | None = None,
 ) -> Document:
     """Run the line in the workspace at `root` and return the outcome document.
 
     `datasets` limits the sets (default: those of the project's `params.yaml`), `steps` the training.
-    With `phantoms`, the built-in phantoms stand in for what is found nowhere.
+    With `phantoms`, the built-in phantoms stand in for what is found nowhere. `licence` limits the sets to
+    those whose card says yes to that use (`gates.limited`).
     """
     started = time.monotonic()
     make_folder(root)
     settings = load_settings()
     params = base_params(root)
     if datasets is not None:
-        params["datasets"] = [plan.known_dataset(name) for name in datasets]
+        params["datasets"] = [plan.known_dataset(name, Workspace(root).cards) for name in datasets]
     elif phantoms:
         params["datasets"] = plan.project_params()["datasets"]
     if steps is not None:
         params["train"] = {**params["train"], "steps": steps}
+    params, params["datasets"] = gates.limited(params, params["datasets"], licence, Workspace(root).cards)
     check_params(params, str(root / "params.yaml"))
     state = Workspace(root).state
     with RunLock(state, "demo"):
         clean_up(Workspace(root))
         with events.phase("sources"):
-            roots = plan.locate_datasets(params["datasets"], state, settings, with_phantoms=phantoms)
+            roots = plan.locate_datasets(
+                params["datasets"], state, settings, with_phantoms=phantoms, workspace=Workspace(root)
+            )
             workspace = Workspace.prepare(root, {**params, "datasets": list(roots)})
             plan.write_plan(workspace, roots, settings)
             plan.forget_unlisted(workspace, roots)

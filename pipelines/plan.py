@@ -15,15 +15,15 @@ from typing import Any
 import yaml
 
 from infra.dvc import INGEST_PREFIX
-from infra.errors import DataError
+from infra.errors import DataError, UsageError
 from infra.settings import Settings
-from infra.storage import digest_of, read_json, remove_leftovers, sha256_bytes, write_json
+from infra.storage import digest_of, read_json, remove_leftovers, sha256_bytes, write_bytes, write_json
 from pipelines import events
 from pipelines.workspace import PROJECT, Workspace, pseudonym_key
 
 PHANTOM_SEED = 7
 DEMO_DOWNLOAD_S = 120.0  # for each dataset; what has arrived is kept, and the next run goes on from there
-MIRROR, OFFICIAL, PHANTOM = "mirror", "official", "phantom"
+MIRROR, OFFICIAL, PHANTOM, FOLDER = "mirror", "official", "phantom", "folder"
 
 
 def project_params() -> dict[str, Any]:
@@ -32,17 +32,22 @@ def project_params() -> dict[str, Any]:
     return value
 
 
-def known_dataset(name: str) -> str:
-    """The card's name for `name` in any case of letters; `UsageError` with near names where there is none."""
+def known_dataset(name: str, cards: Path | None = None) -> str:
+    """The card's name for `name` in any case of letters; `UsageError` with near names where there is none.
+
+    `cards` is the folder of a workspace's own cards.
+    """
     from preprocessing.cards import load_card
 
-    return str(load_card(name).name)
+    return str(load_card(name, cards).name)
 
 
 def locate_datasets(
-    names: Iterable[str], state: Path, settings: Settings, *, with_phantoms: bool
+    names: Iterable[str], state: Path, settings: Settings, *, with_phantoms: bool, workspace: Workspace | None = None
 ) -> dict[str, dict[str, str]]:
     """Dataset -> {"kind", "path", "reason"}: mirror, else official address, else phantoms.
+
+    With `workspace`, its own cards count, and a folder that was once given with `--root` is looked at first.
 
     With `with_phantoms`, the phantom sets stand in, as datasets of their own, when something is
     missing; without, a missing dataset is a `DataError` that says where it was looked for.
@@ -53,9 +58,11 @@ def locate_datasets(
 
     found: dict[str, dict[str, str]] = {}
     missing: dict[str, str] = {}
-    cards = [load_card(name) for name in names]
+    cards = [load_card(name, workspace.cards if workspace else None) for name in names]
+    known = workspace.roots() if workspace else {}
+    given = {name: record for name, record in known.items() if record["kind"] == FOLDER}
     everywhere = locate_all(
-        [card for card in cards if card.name not in PHANTOMS],
+        [card for card in cards if card.name not in PHANTOMS and card.name not in given],
         mirror=settings.mirror or None,
         downloads=state / "downloads",
         offline=settings.offline,
@@ -68,6 +75,12 @@ def locate_datasets(
     for card in cards:
         if card.name in PHANTOMS:
             found[card.name] = _phantom(card.name, state, "asked for by name")
+        elif card.name in given:
+            if Path(given[card.name]["path"]).is_dir():
+                found[card.name] = given[card.name]
+            else:
+                missing[card.name] = f"{given[card.name]['path']} is gone; give its new place with --root"
+                events.emit("missing", dataset=card.name, reason=missing[card.name])
         elif (located := answers[card.name]).path is None:
             missing[card.name] = located.reason
             events.emit("missing", dataset=card.name, reason=located.reason)
@@ -94,7 +107,6 @@ def _phantom(name: str, state: Path, reason: str) -> dict[str, str]:
 def write_plan(workspace: Workspace, roots: dict[str, dict[str, str]], settings: Settings) -> None:
     """Scan the raw files of `roots` and write inventories, recipes and `roots.json`."""
     from preprocessing.build import recipe_file
-    from preprocessing.cards import load_card
     from preprocessing.sources import scan, write_inventory
 
     for name, record in roots.items():
@@ -112,7 +124,7 @@ def write_plan(workspace: Workspace, roots: dict[str, dict[str, str]], settings:
         else:
             os.replace(fresh, target)
         key = sha256_bytes(b"segfoundry fingerprint" + pseudonym_key(settings))[:16]
-        recipe = {**recipe_file(load_card(name)), "pseudonym_key": key, "source_kind": record["kind"]}
+        recipe = {**recipe_file(workspace.card(name)), "pseudonym_key": key, "source_kind": record["kind"]}
         _write_if_other(workspace.recipe(name), with_tombstones(workspace, name, recipe))
     write_json(workspace.state / "roots.json", workspace.roots() | roots)
     write_step_recipes(workspace)
@@ -136,12 +148,51 @@ def refresh_tombstones(workspace: Workspace, name: str) -> None:
 
 
 def write_step_recipes(workspace: Workspace) -> None:
-    """`recipes/train.json` and `recipes/evaluate.json`: resolved recipe and code digest."""
+    """`recipes/train.json` and `recipes/evaluate.json`: resolved recipe and code digest.
+
+    Recipes of the workspace's own cards too: who edits `cards/X.yaml` and trains means the edited card.
+    """
+    from preprocessing.recipe import recipe_file as dataset_recipe
+    from preprocessing.yaml_card import yaml_cards
     from training.recipes import evaluation_recipe_file, recipe_file
 
     params = workspace.params()
+    for name in sorted(set(params.datasets) & set(yaml_cards(workspace.cards))):
+        path = workspace.recipe(name)
+        if path.is_file():
+            _write_if_other(path, {**read_json(path), **dataset_recipe(workspace.card(name))})
     _write_if_other(workspace.recipe("train"), recipe_file(params.train.model_dump()))
     _write_if_other(workspace.recipe("evaluate"), evaluation_recipe_file(params.evaluate.model_dump()))
+
+
+def register_card(workspace: Workspace, file: Path) -> str:
+    """Keep the card at `file` as the workspace's own, `cards/<name>.yaml`, byte for byte; returns its name."""
+    from preprocessing.cards import all_cards
+    from preprocessing.yaml_card import read_card
+
+    name = read_card(file).card.name
+    taken = {known.lower(): known for known in all_cards()}
+    own = {path.stem.lower(): path.stem for path in workspace.cards.glob("*.yaml")}
+    other = taken.get(name.lower()) or (own.get(name.lower()) if own.get(name.lower()) != name else None)
+    if other:
+        msg = f"{file}: name: expected a name of its own, found that of the card {other}. Choose another name"
+        raise UsageError(msg)
+    target, text = workspace.cards / f"{name}.yaml", file.read_bytes()
+    if not target.is_file() or target.read_bytes() != text:
+        write_bytes(target, text)
+    return name
+
+
+def remember_folder(workspace: Workspace, wanted: list[str], folder: Path) -> None:
+    """Note that the one dataset of `wanted` lies in `folder` on this machine."""
+    if len(wanted) != 1:
+        msg = f"--root: expected one dataset to go with the folder, found {len(wanted)}. Name it, or give its --card"
+        raise UsageError(msg)
+    if not folder.is_dir():
+        msg = f"--root: expected a folder with the raw files of {wanted[0]}, found none at {folder}"
+        raise UsageError(msg)
+    record = {"kind": FOLDER, "path": str(folder.resolve()), "reason": "given with --root"}
+    write_json(workspace.state / "roots.json", workspace.roots() | {wanted[0]: record})
 
 
 def _write_if_other(path: Path, value: Any) -> None:

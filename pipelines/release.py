@@ -187,6 +187,7 @@ def dataset_rows(workspace: Workspace, evaluation: Document | None) -> list[Docu
                 "modality": dataset.get("modality"),
                 "source": dataset.get("source_kind") or roots.get(name, {}).get("kind"),
                 "reason": roots.get(name, {}).get("reason"),
+                "external": bool(dataset.get("evaluation_only")),
                 "samples": counts.get("samples"),
                 "quarantined": counts.get("cases_quarantined"),
                 "dice_before": figures.get(name, {}).get("dice_text_before"),

@@ -15,8 +15,8 @@ from infra.compute import ray_map, ray_session
 from infra.dvc import INGEST_PREFIX
 from infra.errors import DataError, UsageError
 from infra.settings import load_settings
-from infra.storage import read_json
-from pipelines import events
+from infra.storage import digest_of, read_json
+from pipelines import events, gates
 from pipelines.workspace import Workspace, pseudonym_key
 
 Summary = dict[str, Any]
@@ -25,17 +25,20 @@ Summary = dict[str, Any]
 def ingest(workspace: Workspace, dataset: str) -> Summary:
     """Build `data/<dataset>` from its raw files; returns its `dataset.json`."""
     from preprocessing.build import build_dataset
-    from preprocessing.cards import load_card
     from preprocessing.sources import read_inventory
 
-    card = load_card(dataset)
+    card = workspace.card(dataset)
     inventory = workspace.inventory(card.name)
     if not inventory.is_file():
         msg = f"{inventory}: no inventory of {card.name}. Run: segfoundry data fetch {card.name}"
         raise UsageError(msg)
     record = workspace.root_of(card.name)
-    settings = load_settings()
     recipe = read_json(workspace.recipe(card.name))  # a dependency of the stage; `roots.json` is none
+    if digest_of(recipe["card"]) != digest_of(card.resolved()):
+        # dvc.lock would say that the recipe file made what another card made
+        msg = f"{card.name}: its card changed after the scan. Run: segfoundry data fetch {card.name}"
+        raise UsageError(msg)
+    settings = load_settings()
     return build_dataset(
         card,
         Path(record["path"]),
@@ -52,13 +55,15 @@ def ingest(workspace: Workspace, dataset: str) -> Summary:
 
 
 def train(workspace: Workspace) -> Summary:
-    """Fine-tune on every dataset of `params.yaml` and write `models/candidate`."""
+    """Fine-tune on the datasets of `params.yaml` that may be trained on, and write `models/candidate`."""
     from training.launch import run_training
 
     params = workspace.params()
+    names = _complete(workspace, params.datasets)
+    gates.refuse_leakage(workspace, names)
     return run_training(
         data_root=workspace.data,
-        datasets=_complete(workspace, params.datasets),
+        datasets=gates.for_training(workspace, names),
         out=workspace.candidate,
         params=params.train.model_dump(),
         run_dir=workspace.state / "train",
@@ -74,9 +79,11 @@ def evaluate(workspace: Workspace) -> Summary:
     if not (workspace.candidate / "train.json").is_file():
         msg = f"{workspace.candidate}: no candidate to evaluate. Run: segfoundry train"
         raise UsageError(msg)
+    names = _complete(workspace, params.datasets)
+    gates.refuse_leakage(workspace, names)  # an evaluation-only set may have come after the training
     return run_evaluation(
         data_root=workspace.data,
-        datasets=_complete(workspace, params.datasets),
+        datasets=names,
         candidate=workspace.candidate,
         out=workspace.evaluation,
         params=params.evaluate.model_dump(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.dvc import STATE_FOLDER, DataRepo, prepare_workspace
 from infra.errors import DataError, UsageError
@@ -13,6 +13,9 @@ from infra.params import Params, check_params, load_params
 from infra.settings import Settings, tracking_uri
 from infra.storage import read_json, write_json
 from preprocessing.withdrawn import TOMBSTONES_FILE
+
+if TYPE_CHECKING:
+    from preprocessing.cards import DatasetCard
 
 PROJECT = Path(__file__).resolve().parents[1]
 MODEL_NAME = "segfoundry-sam3"
@@ -102,6 +105,17 @@ class Workspace:
         return self.root / "recipes" / f"{name}.json"
 
     @property
+    def cards(self) -> Path:
+        """The workspace's own cards, `cards/<dataset>.yaml`."""
+        return self.root / "cards"
+
+    def card(self, name: str) -> DatasetCard:
+        """The card of a dataset, the workspace's own or a built-in one; `UsageError` with near names otherwise."""
+        from preprocessing.cards import load_card
+
+        return load_card(name, self.cards)
+
+    @property
     def tombstones(self) -> Path:
         """Cases that must stay out of every later build; in git."""
         return self.root / TOMBSTONES_FILE
@@ -118,8 +132,8 @@ class Workspace:
         if found is None or not Path(found["path"]).is_dir():
             where = f"folder {found['path']}" if found else "no folder recorded"
             msg = (
-                f"{dataset}: expected its raw files, found {where}. "
-                f"Set SEGFOUNDRY_MIRROR to the folder that holds {dataset}/ and run: segfoundry data fetch {dataset}"
+                f"{dataset}: expected its raw files, found {where}. Say where they are with --root, or "
+                f"set SEGFOUNDRY_MIRROR to the folder that holds {dataset}/ and run: segfoundry data fetch {dataset}"
             )
             raise DataError(msg)
         return found

@@ -15,14 +15,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from infra.errors import DataError
 from infra.storage import TEMPORARY_SUFFIX, digest_of, remove_leftovers, write_bytes, write_json, write_text
-from preprocessing import ontology, quality, schema, shards
+from preprocessing import dedup, fingerprint, hashes, ontology, quality, schema, shards
 from preprocessing.card_page import card_page
-from preprocessing.cards import DatasetCard, RawCase, cases_of
-from preprocessing.case_cache import CaseCache, Entry, pack
+from preprocessing.cards import DatasetCard, RawCase, card_for, cases_of
+from preprocessing.case_cache import CaseCache, Entry, Head, pack
+from preprocessing.deid import hide_uids, safe_ending
 from preprocessing.harmonize.case import CaseItem, process
+from preprocessing.harmonize.payload import decode
 from preprocessing.pairing import files_below
 from preprocessing.recipe import recipe_file, recipe_sha256
 from preprocessing.splits import pseudonym, split_of
@@ -51,7 +54,8 @@ def run_case(item: CaseItem) -> tuple[str, bytes, str]:
     if result.changed:
         return result.key, b"", result.changed
     rows = [{**row, **_identity(item)} for row in result.rows]
-    return result.key, pack(rows, result.columns, result.refusal), ""
+    found = hashes.rows_of(rows, item.card.name, item.shown_id) if rows else []
+    return result.key, pack(rows, result.columns, result.refusal, found), ""
 
 
 def build_dataset(
@@ -78,7 +82,7 @@ def build_dataset(
     """
     recipe = recipe_file(card)
     job = _Job(card, params, pseudonym_key, recipe_sha256(recipe, params["harmonize"]))
-    cases = _checked_cases(card, root, inventory)
+    cases = _checked_cases(job, root, inventory)
     sha256 = {str(line["file"]): str(line["sha256"]) for line in inventory}
     items = {case.case_id: _item(job, case, root, sha256) for case in cases}
     out.mkdir(parents=True, exist_ok=True)
@@ -87,19 +91,27 @@ def build_dataset(
     with _cache(card, case_cache, out) as cache:
         live, refused = _without_withdrawn(job, cases, items, set(withdrawn))
         reused = _fill(cache, [items[case.case_id] for case in live], map_cases, progress)
-        kept, columns, refused = _sort_out(cache, live, items, refused)
+        kept, heads, refused = _sort_out(cache, live, items, refused)
+        kept, refused = _without_twins(job, cache, kept, refused, items, heads)
         account = quality.account(card, [str(line["file"]) for line in inventory], kept, [case for case, _ in refused])
         memory = shards.ShardMemory(case_cache / f"{card.name}.shards.json" if case_cache else None, out)
-        manifest, written = _write_shards(job, cache, kept, items, out, memory)
+        manifest, written = _write_shards(job, cache, kept, items, heads, out, memory)
         memory.save()
-        tables = _write_tables(job, kept, columns, items, refused, account, out)
+        tables = _write_tables(job, kept, heads, items, refused, account, out)
+        found = hashes.joined([heads[case.case_id].hashes for case in kept])
+        shards.write_if_changed(out / schema.HASHES_FILE, shards.parquet_bytes(found))
+        cases_table = pq.read_table(out / schema.CASES_FILE)
+        write_json(out / schema.FINGERPRINT_FILE, fingerprint.fingerprint(manifest, cases_table, found))
         # what a withdrawn case once gave is not remembered either
         cache.keep_only({items[case.case_id].key for case in live})
     for path in out.glob("shard-*.parquet"):
         if path.name not in written:
             path.unlink()
     report = _report(job, source_kind, account, manifest, written, len(cases), tables.num_rows)
-    write_json(out / schema.CONCEPTS_FILE, {concept: ontology.describe(concept) for concept in card.concepts})
+    write_json(
+        out / schema.CONCEPTS_FILE,
+        {concept: ontology.describe(concept, card.modality, card.synonyms) for concept in card.concepts},
+    )
     write_text(out / schema.CARD_FILE, card_page(card, report, manifest, tables, account, out))
     write_json(out / schema.DATASET_FILE, report)
     return {**report, "reused_cases": reused - len(cache.damaged), "reused_shards": memory.reused}
@@ -119,18 +131,19 @@ def _cache(card: DatasetCard, folder: Path | None, out: Path) -> Iterator[CaseCa
             yield CaseCache(Path(spare))
 
 
-def _checked_cases(card: DatasetCard, root: Path, inventory: list[dict[str, Any]]) -> list[RawCase]:
+def _checked_cases(job: _Job, root: Path, inventory: list[dict[str, Any]]) -> list[RawCase]:
     """The cases below `root`, all of whose files are in the inventory, and nothing of it is gone."""
+    card = job.card
     on_disk = set(files_below(root))
     listed = {str(line["file"]) for line in inventory}
     gone = sorted(listed - on_disk)
     if gone:
-        msg = f"{card.name}: {len(gone)} scanned file(s) are gone, first {gone[0]}. {_again(card)}"
+        msg = f"{card.name}: {len(gone)} scanned file(s) are gone, first {_shown_file(job, gone[0])}. {_again(card)}"
         raise DataError(msg)
     cases = list(cases_of(card)(root))
     new = sorted({file for case in cases for file in case.files} - listed)
     if new:
-        msg = f"{card.name}: {len(new)} file(s) came after the scan, first {new[0]}. {_again(card)}"
+        msg = f"{card.name}: {len(new)} file(s) came after the scan, first {_shown_file(job, new[0])}. {_again(card)}"
         raise DataError(msg)
     if not any(case.images and case.labels for case in cases):
         patterns = " or ".join(layout.image for layout in card.layouts)
@@ -150,7 +163,7 @@ def _item(job: _Job, case: RawCase, root: Path, sha256: dict[str, str]) -> CaseI
     identity = asdict(case)
     identity.update(group="", split="")  # neither decides what a row says
     return CaseItem(
-        card=job.card,
+        card=card_for(job.card, case),
         case=case,
         root=str(root),
         sha256=digests,
@@ -164,12 +177,16 @@ def _item(job: _Job, case: RawCase, root: Path, sha256: dict[str, str]) -> CaseI
 
 
 def _shown(job: _Job, case_id: str) -> str:
-    return case_id if job.card.public else pseudonym(job.card.domain, case_id, job.key, "c")
+    if job.card.public:
+        return hide_uids(case_id, job.card.domain, job.key)
+    return pseudonym(job.card.domain, case_id, job.key, "c")
 
 
 def _shown_file(job: _Job, file: str) -> str:
-    """A file's name as written: for a closed dataset a pseudonym with the real ending."""
-    return file if job.card.public else pseudonym(job.card.domain, file, job.key, "f") + Path(file).suffix
+    """A file's name as written: UIDs in it are pseudonyms, and for a closed dataset all of it, with a known ending."""
+    if job.card.public:
+        return hide_uids(file, job.card.domain, job.key)
+    return pseudonym(job.card.domain, file, job.key, "f") + safe_ending(file)
 
 
 def _identity(item: CaseItem) -> dict[str, Any]:
@@ -201,9 +218,10 @@ def _fill(cache: CaseCache, items: list[CaseItem], map_cases: MapCases, progress
         if progress:
             progress(done, len(items))
     if changed:
-        card = items[0].card
+        card, first = items[0].card, sorted(changed)[0]
+        shown = next(item.shown_files[first] for item in items if first in item.shown_files)
         msg = (
-            f"{card.name}: {len(changed)} file(s) are not what was scanned, first {sorted(changed)[0]} "
+            f"{card.name}: {len(changed)} file(s) are not what was scanned, first {shown} "
             f"(its SHA-256 is not the inventory's). {_again(card)}"
         )
         raise DataError(msg)
@@ -238,27 +256,61 @@ def _entry(cache: CaseCache, item: CaseItem) -> Entry:
 
 def _sort_out(
     cache: CaseCache, cases: list[RawCase], items: dict[str, CaseItem], refused: list[Refused]
-) -> tuple[list[RawCase], dict[str, dict[str, Any]], list[Refused]]:
-    """The kept cases, their columns by case id, and all refused cases (`refused` first), each with its row."""
-    kept, columns, refused = [], {}, list(refused)
+) -> tuple[list[RawCase], dict[str, Head], list[Refused]]:
+    """The kept cases, what is known of each without its pixels, and all refused cases (`refused` first) with rows."""
+    kept, heads, refused = [], {}, list(refused)
     for case in cases:
-        head = cache.head(items[case.case_id].key)
+        item = items[case.case_id]
+        head = cache.head(item.key)
         if head is None:
-            msg = f"{items[case.case_id].shown_id}: its cache entry went away while the build ran; run again"
+            msg = f"{item.card.name}/{item.shown_id}: its cache entry went away while the build ran; run again"
             raise DataError(msg)
         if head.refusal is None:
             kept.append(case)
-            columns[case.case_id] = head.columns
+            heads[case.case_id] = head
         else:
             refused.append((case, head.refusal))
-    return kept, columns, refused
+    return kept, heads, refused
+
+
+def _without_twins(
+    job: _Job,
+    cache: CaseCache,
+    kept: list[RawCase],
+    refused: list[Refused],
+    items: dict[str, CaseItem],
+    heads: dict[str, Head],
+) -> tuple[list[RawCase], list[Refused]]:
+    """Refuse what shows the same as a case of a split that is more held out (`dedup.set_aside`)."""
+    by_name = {items[case.case_id].shown_id: case for case in kept}
+    looks = {name: heads[case.case_id].hashes for name, case in by_name.items()}
+
+    def load(keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        wanted = set(keys)
+        for name, table in looks.items():
+            if wanted.isdisjoint(table.column("key").to_pylist()):
+                continue
+            rows = _entry(cache, items[by_name[name].case_id]).rows.select(["sample_id", "image"])
+            yield from (
+                (row["sample_id"], decode(row["image"])) for row in rows.to_pylist() if row["sample_id"] in wanted
+            )
+
+    where = {name: dict(_place(job, case)) for name, case in by_name.items()}
+    gone = dedup.set_aside(dedup.part_of(hashes.joined(list(looks.values())), where, load))
+    twins = [
+        (case, quality.duplicate_row(name, items[case.case_id].shown_files[case.images[0]], dedup.said(gone[name])))
+        for name, case in by_name.items()
+        if name in gone
+    ]
+    return [case for name, case in by_name.items() if name not in gone], [*refused, *twins]
 
 
 def _place(job: _Job, case: RawCase) -> dict[str, str]:
     """Group and split of a case."""
     splits = job.params["splits"]
     domain = job.card.domain
-    split = split_of(domain, case.group, str(splits["key"]), float(splits["val"]), float(splits["test"]), case.split)
+    hint = "test" if job.card.evaluation_only else case.split  # all of an external set is a test set
+    split = split_of(domain, case.group, str(splits["key"]), float(splits["val"]), float(splits["test"]), hint)
     return {"group_id": pseudonym(domain, case.group, job.key), "split": split}
 
 
@@ -267,6 +319,7 @@ def _write_shards(
     cache: CaseCache,
     kept: list[RawCase],
     items: dict[str, CaseItem],
+    heads: dict[str, Head],
     out: Path,
     memory: shards.ShardMemory,
 ) -> tuple[pa.Table, dict[str, dict[str, Any]]]:
@@ -274,7 +327,7 @@ def _write_shards(
 
     A record is {"sha256", "rows"}.
     """
-    total = sum(cache.path(items[case.case_id].key).stat().st_size for case in kept)
+    total = sum(heads[case.case_id].body_bytes for case in kept)
     count = shards.shard_count(total, int(job.params["shards"]["target_bytes"]))
     members: dict[int, list[RawCase]] = {}
     for case in kept:
@@ -316,7 +369,7 @@ def _placed(job: _Job, cache: CaseCache, cases: list[RawCase], items: dict[str, 
 def _write_tables(
     job: _Job,
     kept: list[RawCase],
-    columns: dict[str, dict[str, Any]],
+    heads: dict[str, Head],
     items: dict[str, CaseItem],
     refused: list[Refused],
     account: quality.Account,
@@ -328,7 +381,7 @@ def _write_tables(
             "dataset": job.card.name,
             "case_id": items[case.case_id].shown_id,
             **_place(job, case),
-            **columns[case.case_id],
+            **heads[case.case_id].columns,
         }
         for case in kept
     ]
@@ -365,6 +418,7 @@ def _report(
         "licence": {name: value for name, value in asdict(card.licence).items() if value},
         "citation": card.citation,
         "source_kind": source_kind,
+        "evaluation_only": card.evaluation_only,
         "counts": {
             "cases_found": found,
             "cases_kept": kept,

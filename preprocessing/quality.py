@@ -1,9 +1,11 @@
 """Account for every file of a source: used, quarantined, or listed as no data.
 
-The rules that refuse a case, by `reason`: unreadable, too_large, dimensions, spacing, affine_conflict,
-pages, channels, intensity, unknown_label, label_kind, mask_size, mask_grid, segmentation_type,
-unknown_slice, series, missing_slice, duplicate_slice, image_missing, label_missing, image_count, and
-for files that belong to no case, not_on_card, and for cases with a tombstone, withdrawn.
+The rules that refuse a case, by `reason`: unreadable, too_large, dimensions, spacing, affine_conflict, shear,
+image_kind, contour_type, contour_plane, burned_in_text, pages, channels, intensity, unknown_label,
+polygon, outline, variable, resolution, sides, empty_label,
+label_kind, mask_size, mask_grid, segmentation_type, unknown_slice, series, missing_slice, duplicate_slice,
+image_missing, label_missing, image_count; when all cases are known, duplicate; for cases with a tombstone,
+withdrawn; and for files that belong to no case, not_on_card.
 """
 
 from __future__ import annotations
@@ -77,4 +79,15 @@ def unclaimed_row(shown: str) -> dict[str, str]:
         "reason": "not_on_card",
         "expected": "a file that the card names as image, label or no data",
         "found": "a name that matches none of its expressions",
+    }
+
+
+def duplicate_row(case_id: str, file: str, found: str) -> dict[str, str]:
+    """The quarantine row of a case that shows what a case of another split shows."""
+    return {
+        "case_id": case_id,
+        "file": file,
+        "reason": "duplicate",
+        "expected": "a group whose pictures no group of a more held-out split has (test before val before train)",
+        "found": found,
     }

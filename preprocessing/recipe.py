@@ -13,10 +13,13 @@ from preprocessing.cards import DatasetCard
 
 _HERE = Path(__file__).parent
 # Code that decides what a row says, and code that only decides how a version is written.
-_ROW_CODE = ("cards.py", "pairing.py", "readers/*.py", "harmonize/*.py", "schema/*.py")
+_ROW_CODE = (
+    "cards.py", "rules.py", "pairing.py", "many.py", "deid.py", "burned_in.py", "readers/*.py", "harmonize/*.py",
+    "schema/*.py",
+)  # fmt: skip
 _BUILD_CODE = (
-    "build.py", "card_page.py", "case_cache.py", "ontology.py", "quality.py", "recipe.py", "shards.py", "splits.py",
-    "withdrawn.py",
+    "build.py", "card_figures.py", "card_page.py", "card_pictures.py", "case_cache.py", "dedup.py", "fingerprint.py",
+    "hashes.py", "near.py", "ontology.py", "quality.py", "recipe.py", "shards.py", "splits.py", "withdrawn.py",
     "templates/card.html",
 )  # fmt: skip
 
@@ -28,15 +31,17 @@ def recipe_file(card: DatasetCard) -> dict[str, Any]:
     return {
         "dataset": card.name,
         "card": card.resolved(),
-        "concepts": {concept: ontology.describe(concept) for concept in card.concepts},
+        "concepts": {concept: ontology.describe(concept, card.modality, card.synonyms) for concept in card.concepts},
+        "unions": {union: ontology.parts_of(union) for union in card.unions},
         "row_code_sha256": row_code,
         "code_sha256": digest_of([row_code, _digest(_matching(_BUILD_CODE))]),
     }
 
 
 def recipe_sha256(recipe: dict[str, Any], harmonize: dict[str, Any]) -> str:
-    """Digest of what decides a row: card, harmonization parameters, reading code."""
-    return digest_of({"card": recipe["card"], "code": recipe["row_code_sha256"], "harmonize": harmonize})
+    """Digest of what decides a row: card, parts of its unions, harmonization parameters, reading code."""
+    decides = {"card": recipe["card"], "code": recipe["row_code_sha256"], "harmonize": harmonize}
+    return digest_of({**decides, "unions": recipe["unions"]} if recipe["unions"] else decides)
 
 
 def _own_file(card: DatasetCard) -> Path | None:

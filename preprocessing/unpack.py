@@ -2,7 +2,8 @@
 
 Refused, before anything gets its final name: paths that are absolute or contain `..`, backslashes
 or drive letters; links to anything but a file of the same archive; devices and pipes; two names
-that are one name on a file system that ignores case; archives that grow out of proportion.
+that are one name on a file system that ignores case; archives that grow out of proportion, in bytes
+or in entries.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from infra.storage import sync_folder
 Kind = Literal["zip", "tar", "tar.gz"]
 BLOCK_BYTES = 1 << 20
 MAX_FILES = 1_000_000
+# The smallest picture has some 70 bytes: many entries with next to nothing in them only fill the file system.
+EMPTY_FREE_FILES = 20_000
+MIN_MEAN_BYTES = 16
 # Masks of zeros compress a thousandfold in earnest, so the ratio counts only once the result is large.
 RATIO_FREE_BYTES = 256 << 20
 MAX_RATIO = 100
@@ -110,6 +114,8 @@ def _extract(archive: Path, folder: Path, kind: Kind, max_bytes: int) -> None:
         count += 1
         if count > MAX_FILES:
             raise _refuse(archive, f"at most {MAX_FILES} entries", "more")
+        if count > EMPTY_FREE_FILES and written < MIN_MEAN_BYTES * count:
+            raise _refuse(archive, "files that hold something", f"{count} entries with {written} bytes in all")
         path = names.clean(member.name)
         if not path.parts:
             continue  # the archive's own root, "./"

@@ -65,6 +65,8 @@ def audit_model(store: RegistryStore, name: str, version_or_alias: str | int) ->
             for one in lineage["datasets"]
         ],
         "strictest_licence": lineage["strictest_licence"],
+        "commercial_use": lineage.get("commercial_use", "unknown"),
+        "redistribution": lineage.get("redistribution", "unknown"),
         "parameters": store.parameters_of(version),
         "seed": lineage.get("seed"),
         "steps": lineage.get("steps"),

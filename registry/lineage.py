@@ -2,68 +2,34 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from infra.errors import DataError
 from infra.storage import digest_of, read_json
+from preprocessing.schema.licences import licence_name, licence_strictness, model_licence, strictest_licence
+
+__all__ = [
+    "TAG",
+    "Lineage",
+    "build_lineage",
+    "evaluation_digest",
+    "licence_name",
+    "licence_strictness",
+    "strictest_licence",
+    "version_tags",
+]
 
 Lineage = dict[str, Any]
 
 # What our tags in MLflow begin with.
 TAG = "segfoundry."
 
-# From free to strict. A licence text is matched by the first pattern found in it, tried from the
-# strictest, so that "CC BY-NC-SA" is not taken for "CC BY".
-_STRICTNESS: tuple[tuple[str, int], ...] = (
-    (r"no.?redistribution|restricted|data use agreement|\bDUA\b", 60),
-    (r"unknown|unstated|not stated|\bnone\b", 55),
-    (r"research|challenge|terms", 50),
-    (r"BY-NC-ND", 46),
-    (r"BY-NC-SA", 44),
-    (r"BY-NC|non.?commercial", 42),
-    (r"BY-ND", 38),
-    (r"A?GPL", 34),
-    (r"BY-SA|share.?alike", 30),
-    (r"BY\b|ODC-By", 20),
-    (r"MIT|Apache|BSD", 10),
-    (r"CC0|public.?domain|PDDL|Unlicense", 0),
-)
-_UNKNOWN_STRICTNESS = 55
-
 
 def evaluation_digest(evaluation: dict[str, Any]) -> str:
     """The identity of an evaluation: the digest of what `evaluation.json` says."""
     return digest_of(evaluation)
-
-
-def licence_name(licence: dict[str, Any] | None) -> str:
-    """The name of a card's licence: its SPDX identifier, else its terms, else "unknown"."""
-    if not licence:
-        return "unknown"
-    return str(licence.get("spdx") or licence.get("terms") or "unknown")
-
-
-def licence_strictness(licence: dict[str, Any] | None) -> int:
-    """How much a licence forbids, 0 (public domain) to 60; what is not understood counts as unknown."""
-    text = licence_name(licence).replace("_", "-").replace(" BY", "-BY")
-    levels = (level for pattern, level in _STRICTNESS if re.search(pattern, text, flags=re.IGNORECASE))
-    level = next(levels, _UNKNOWN_STRICTNESS)
-    if licence and licence.get("redistribution") is False:
-        level = max(level, 60)
-    if licence and licence.get("commercial") is False:
-        level = max(level, 42)
-    return level
-
-
-def strictest_licence(datasets: Iterable[dict[str, Any]]) -> str:
-    """The name of the strictest licence among `dataset.json` contents; "unknown" where there is none."""
-    ranked = sorted(
-        ((licence_strictness(one.get("licence")), licence_name(one.get("licence"))) for one in datasets), reverse=True
-    )
-    return ranked[0][1] if ranked else "unknown"
 
 
 def build_lineage(
@@ -99,6 +65,7 @@ def build_lineage(
                 f"found {str(found)[:12]} in its dataset.json; check out data version {data_version} or train again"
             )
             raise DataError(msg)
+    licence = model_licence(cards.values())
     return {
         "data_version": data_version,
         "data_commit": data_commit,
@@ -106,7 +73,9 @@ def build_lineage(
         "code_commit": code_commit,
         "manifest_digests": dict(sorted(digests.items())),
         "datasets": [_dataset(cards[name]) for name in sorted(cards)],
-        "strictest_licence": strictest_licence(cards.values()),
+        "strictest_licence": licence["strictest"],
+        "commercial_use": licence["commercial"],
+        "redistribution": licence["redistribution"],
         "weights_sha256": train["weights_sha256"],
         "start_sha256": train["start_sha256"],
         "evaluation_digest": evaluation_digest(figures),
@@ -123,6 +92,8 @@ def version_tags(lineage: Lineage, figures: dict[str, Any]) -> dict[str, str]:
         "data_commit",
         "code_commit",
         "strictest_licence",
+        "commercial_use",
+        "redistribution",
         "start_sha256",
         "recipe_digest",
     )

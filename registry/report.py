@@ -82,6 +82,7 @@ def dataset_rows(figures: dict[str, Any], datasets: Sequence[dict[str, Any]]) ->
             "name": name,
             "title": card.get("title") or name,
             "modality": entry.get("modality") or card.get("modality") or "",
+            "external": bool(entry.get("external") or card.get("evaluation_only")),
             "source": card.get("source_kind"),
             "reason": card.get("source_reason") or "",
             "samples": counts.get("samples"),

@@ -20,6 +20,7 @@ from infra.compute import ray_map
 from infra.errors import ServiceError, UsageError
 from infra.storage import digest_of, read_json, sha256_file, write_json, write_text
 from preprocessing import schema
+from preprocessing.schema.licences import model_licence
 from training import recipes
 from training.measure import THRESHOLD_SAMPLES, places, replaced_folder, run_evaluation, threshold_job
 from training.spec import CONFIG, START, TOKENIZER, WEIGHTS
@@ -61,6 +62,7 @@ def run_training(
         config = start_config(start)
         recipe = replace(recipe, sam3=config["sam3"], image_size=config["image_size"])
     digests = {name: schema.read_dataset_file(data_root / name)["manifest_digest"] for name in datasets}
+    _refuse_evaluation_only(data_root, datasets)
     _need_train_samples(data_root, datasets)
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -77,6 +79,17 @@ def _need_train_samples(data_root: Path, datasets: list[str]) -> None:
     if not any(schema.read_dataset_file(data_root / name)["splits"].get("train") for name in datasets):
         msg = (
             f"nothing to train on: expected at least one sample in the train split, found none in {', '.join(datasets)}"
+        )
+        raise UsageError(msg)
+
+
+def _refuse_evaluation_only(data_root: Path, datasets: list[str]) -> None:
+    kept = [name for name in datasets if schema.read_dataset_file(data_root / name).get("evaluation_only")]
+    if kept:
+        msg = (
+            f"training: expected datasets to train on, found external test sets, which their cards keep for evaluation "
+            f"(evaluation_only): {', '.join(kept)}. Take them out of train.datasets in params.yaml; "
+            "while `datasets` lists them, they are ingested and evaluated"
         )
         raise UsageError(msg)
 
@@ -249,6 +262,7 @@ def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers
             "parameters": done["parameters"],
             "skipped_batches": done["skipped_batches"],
             "datasets": digests,
+            "licence": model_licence(schema.read_dataset_file(Path(spec.data_root) / name) for name in digests),
             "weights_sha256": sha256_file(folder / WEIGHTS),
             "start_sha256": sha256_file(folder / START),
         }

@@ -161,7 +161,9 @@ def run_evaluation(
         if progress is not None:
             progress({"done": len(parts), "total": len(jobs)})
     rows = [row for _, found in sorted(parts, key=lambda item: item[0]) for row in found]
-    modalities = {name: schema.read_dataset_file(data_root / name)["modality"] for name in datasets}
+    versions = {name: schema.read_dataset_file(data_root / name) for name in datasets}
+    modalities = {name: version["modality"] for name, version in versions.items()}
+    external = [name for name, version in versions.items() if version.get("evaluation_only")]
     evaluation = {
         "schema": "1",
         "split": split,
@@ -170,7 +172,7 @@ def run_evaluation(
         "start_sha256": record["start_sha256"],
         "decision": read_json(candidate / "config.json").get("decision", {}),
         "prompts": {"text": {"privileged": False}, "box": {"privileged": True}},
-        **summarise(rows, modalities),
+        **summarise(rows, modalities, external),
     }
     with replaced_folder(out) as folder:
         pq.write_table(table_of(rows), folder / "evaluation.parquet", compression="zstd")

@@ -114,7 +114,7 @@ def tiny() -> Recipe:
         sam3=_sam3(image_size=96, patch=8, vision=96, vision_layers=4, width=48, text=48, queries=16, decoder_layers=2),
         image_size=96,
         mask_size=48,
-        steps=900,
+        steps=1100,
         global_batch=16,
         prompts_per_image=2,
         learning_rate=1.5e-3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,23 @@ def mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if len(values) else None
 
 
-def summarise(rows: list[dict[str, Any]], modalities: dict[str, str]) -> dict[str, Any]:
-    """`datasets` and `summary` of evaluation.json from the rows of all samples."""
+_MEANS = (
+    "dice_text_before",
+    "dice_text_after",
+    "dice_box_after",
+    "iou_text_after",
+    "dice_instances_after",
+    "score_present",
+    "score_absent",
+    "score_absent_before",
+)
+
+
+def summarise(rows: list[dict[str, Any]], modalities: dict[str, str], external: Collection[str] = ()) -> dict[str, Any]:
+    """`datasets` and `summary` of evaluation.json from the rows of all samples.
+
+    `external` names datasets that nothing is trained on: their means stand apart, as the paper's two tables do.
+    """
     datasets: dict[str, Any] = {}
     for name, modality in modalities.items():
         own = [row for row in rows if row["dataset"] == name]
@@ -70,6 +85,7 @@ def summarise(rows: list[dict[str, Any]], modalities: dict[str, str]) -> dict[st
         asked = [row for row in own if row["prompt"] == "text" and row["model"] == "after"]
         datasets[name] = {
             "modality": modality,
+            "external": name in external,
             "samples": len({row["sample_id"] for row in own}),
             **figures(own),
             "score_present": score("after", True, own),
@@ -84,25 +100,25 @@ def summarise(rows: list[dict[str, Any]], modalities: dict[str, str]) -> dict[st
                 for concept in sorted({row["concept"] for row in own})
             },
         }
-    absent = [
-        row["score"] for row in rows if row["prompt"] == "text" and row["model"] == "after" and not row["present"]
-    ]
-    summary: dict[str, Any] = {
-        figure: mean([entry[figure] for entry in datasets.values() if entry[figure] is not None])
-        for figure in (
-            "dice_text_before",
-            "dice_text_after",
-            "dice_box_after",
-            "iou_text_after",
-            "dice_instances_after",
-            "score_present",
-            "score_absent",
-            "score_absent_before",
-        )
-    }
-    summary["score_absent_pairs"] = mean(absent)
-    summary["samples"] = sum(entry["samples"] for entry in datasets.values())
+    inside = {name: entry for name, entry in datasets.items() if not entry["external"]}
+    summary: dict[str, Any] = _means(list(inside.values()))
+    summary["score_absent_pairs"] = mean(
+        [
+            row["score"]
+            for row in rows
+            if row["prompt"] == "text" and row["model"] == "after" and not row["present"] and row["dataset"] in inside
+        ]
+    )
+    summary["samples"] = sum(entry["samples"] for entry in inside.values())
+    outside = [entry for entry in datasets.values() if entry["external"]]
+    if outside:
+        summary["external"] = {**_means(outside), "samples": sum(entry["samples"] for entry in outside)}
     return {"datasets": datasets, "summary": summary}
+
+
+def _means(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the datasets that have a value."""
+    return {figure: mean([entry[figure] for entry in entries if entry[figure] is not None]) for figure in _MEANS}
 
 
 def table_of(rows: list[dict[str, Any]]) -> pa.Table:

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import audit, data, data_questions, demo, doctor, flow, model, stack, stage, training, withdraw
+from pipelines.cli import (
+    audit,
+    data,
+    data_cards,
+    data_out,
+    data_questions,
+    demo,
+    doctor,
+    flow,
+    model,
+    stack,
+    stage,
+    training,
+    withdraw,
+)
 
 app = typer.Typer(
     name="segfoundry",
@@ -39,8 +53,10 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
-for question in (data_questions.check, data_questions.diff, data_questions.leakage, data_questions.export):
-    data.app.command(question.__name__)(question)
+data.app.command("check")(data_cards.check)
+data.app.command("new-card")(data_cards.new_card)
+for verb in (data_questions.diff, data_questions.drift, data_questions.leakage, data_out.export, data_out.back):
+    data.app.command(verb.__name__)(verb)
 app.add_typer(data.app, name="data")
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)

@@ -43,7 +43,8 @@ def model(
         found,
         f"{found['model']} version {found['version']} ({', '.join(found['aliases']) or 'no alias'})",
         f"data version {found['data_version']} ({found['data_commit'][:12]}), code {found['code_commit'][:12]}, "
-        f"strictest licence: {found['strictest_licence']}",
+        f"strictest licence: {found['strictest_licence']}; commercial use: {found['commercial_use']}; "
+        f"redistribution: {found['redistribution']}",
         table("", ["dataset", "modality", "source", "licence", "cases", "samples", "manifest"], rows),
         f"weights {found['weights_sha256'][:12]} from start {found['parent']['start_sha256'][:12]}, "
         f"{found['steps']} steps, seed {found['seed']}",
@@ -97,7 +98,7 @@ def data(
     from pipelines.plan import known_dataset
 
     place, _ = _open(workspace)
-    names = [known_dataset(dataset)] if dataset else place.params().datasets
+    names = [known_dataset(dataset, place.cards)] if dataset else place.params().datasets
     found = [verify.dataset(place, name) for name in names]
     if not all(one["ok"] for one in found):
         found_failure()

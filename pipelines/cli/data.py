@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.output import JsonOption, WorkspaceOption, show, table
+from pipelines.cli.data_cards import CardOption, RootOption, about_pseudonyms
+from pipelines.cli.output import JsonOption, LicenceOption, WorkspaceOption, logs, show, table
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list, fetch, check, ingest, describe, compare, export.")
 
@@ -41,7 +42,7 @@ def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
     place = Workspace(_root(workspace))
     roots = place.roots()
     rows = []
-    for card in all_cards().values():
+    for card in all_cards(place.cards).values():
         complete = (place.data / card.name / "dataset.json").is_file()
         built = read_dataset_file(place.data / card.name) if complete else {}
         rows.append(
@@ -61,17 +62,24 @@ def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
 
 
 @app.command()
-def fetch(names: NamesArgument = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def fetch(
+    names: NamesArgument = None,
+    card: CardOption = None,
+    root: RootOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Find raw files (mirror, else official address), hash them, and write what the ingest stage depends on.
 
-    Makes the workspace where there is none. After it, `dvc repro` by hand works too.
+    Makes the workspace where there is none. After it, `dvc repro` by hand works too. A --card becomes the
+    workspace's own, `cards/NAME.yaml`, under git; a --root is remembered on this machine.
     Example: `segfoundry data fetch BUSI Kvasir-SEG`
     """
     from pipelines import manual
     from pipelines.cli.progress import following
 
     with following():
-        place, roots = manual.fetch(_root(workspace), names or [])
+        place, roots = manual.fetch(_root(workspace), names or [], card=card, folder=root)
     rows = [[name, one["kind"], one["reason"], one["path"]] for name, one in roots.items()]
     datasets = [{"name": name, **one} for name, one in roots.items()]
     columns = ["dataset", "source", "reason", "folder"]
@@ -79,18 +87,30 @@ def fetch(names: NamesArgument = None, workspace: WorkspaceOption = None, as_jso
 
 
 @app.command()
-def ingest(names: NamesArgument = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def ingest(
+    names: NamesArgument = None,
+    card: CardOption = None,
+    root: RootOption = None,
+    workspace: WorkspaceOption = None,
+    licence: LicenceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Fetch, harmonize and version datasets: shards, manifest, cases, quarantine, card; then a data version tag.
 
-    A case that cannot be used goes to quarantine with its reason, and the run goes on.
-    Example: `segfoundry data ingest MSD_Hippocampus_udacity`
+    A case that cannot be used goes to quarantine with its reason, and the run goes on; so does a case that shows
+    what a case of a more held-out split shows (`duplicate`).
+    Examples: `segfoundry data ingest MSD_Hippocampus_udacity`,
+    `segfoundry data ingest --card my.yaml --root /data/my-polyps`
     """
-    from pipelines import manual
+    from pipelines import events, history, manual
     from pipelines.cli.progress import following
     from preprocessing.schema import read_dataset_file
 
-    with following():
-        place, roots = manual.fetch(_root(workspace), names or [])
+    left_out: list[dict[str, Any]] = []
+    with following(), events.listening(lambda event: left_out.append(event) if event["kind"] == "left_out" else None):
+        place, roots = manual.fetch(_root(workspace), names or [], card=card, folder=root, licence=licence)
+        for notice in dict.fromkeys(text for name in roots for text in about_pseudonyms(place.card(name))):
+            logs().print(f"notice: {notice}")
         made = manual.make(place, [f"ingest@{name}" for name in roots])
     rows = []
     for name in roots:
@@ -99,8 +119,23 @@ def ingest(names: NamesArgument = None, workspace: WorkspaceOption = None, as_js
     keys = ["name", "cases_found", "cases_kept", "cases_quarantined", "samples", "objects"]
     shown = table("", keys, [[row.get(key) for key in keys] for row in rows], right=tuple(keys[1:]))
     version = place.repo.tag_data_version().tag
-    document = {"workspace": str(place.root), "made": made, "data_version": version, "datasets": rows}
-    show(document, shown, f"data version {version}; " + (f"made: {', '.join(made)}" if made else "nothing to do"))
+    drifts = [history.drift_since_before(place, name, version) for name in roots if f"ingest@{name}" in made]
+    said = [
+        f"{one['dataset']} moved since {one['old']}: {', '.join(one['moved'])}"
+        for one in drifts
+        if one and one["moved"]
+    ]
+    document = {
+        "workspace": str(place.root),
+        "made": made,
+        "data_version": version,
+        "datasets": rows,
+        "drift": [one for one in drifts if one],
+        "left_out": [{"name": event["dataset"], "reason": event["reason"]} for event in left_out],
+    }
+    show(
+        document, shown, f"data version {version}; " + (f"made: {', '.join(made)}" if made else "nothing to do"), *said
+    )
 
 
 @app.command()
@@ -109,15 +144,18 @@ def card(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
 
     Example: `segfoundry data card dcmqi`
     """
+    from pipelines import history
     from pipelines.workspace import Workspace
-    from preprocessing.cards import load_card
     from preprocessing.schema import CARD_FILE, read_dataset_file
 
-    found = load_card(name)
-    folder = Workspace(_root(workspace)).data / found.name
+    place = Workspace(_root(workspace))
+    found = place.card(name)
+    folder = place.data / found.name
     built = read_dataset_file(folder) if (folder / "dataset.json").is_file() else None
     page = str(folder / CARD_FILE) if built else None
-    document = {"card": found.resolved(), "version": built, "page": page}
+    versions = history.data_versions(place) if built else []
+    moved = history.drift_since_before(place, found.name, versions[-1]) if versions else None
+    document = {"card": found.resolved(), "version": built, "page": page, "drift": moved}
     lines = [
         f"[bold]{found.name}[/]: {found.title} ({found.modality})",
         f"licence: {found.licence.spdx or found.licence.terms}   homepage: {found.homepage}",
@@ -125,4 +163,6 @@ def card(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
         f"concepts: {', '.join(found.concepts)}",
         f"page: {page}" if page else f"not ingested in this workspace: segfoundry data ingest {found.name}",
     ]
+    if moved:
+        lines.append(f"moved since {moved['old']}: {', '.join(moved['moved']) or 'nothing beyond its tolerance'}")
     show(document, *lines)

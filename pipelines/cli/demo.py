@@ -41,8 +41,14 @@ def show_outcome(outcome: dict[str, Any]) -> None:
     """The table, the gate, where the time went and what to do next; a gate that blocks is a failure."""
     columns = ["dataset", "modality", "source", "samples", "quarantined", "Dice before", "Dice after"]
     keys = ("name", "modality", "source", "samples", "quarantined", "dice_before", "dice_after")
-    rows = [[row[key] for key in keys] for row in outcome["datasets"]]
+    rows = [
+        [f"{row['name']} (external)" if row["external"] else row["name"], *(row[key] for key in keys[1:])]
+        for row in outcome["datasets"]
+    ]
     rows.append(["mean", "", "", None, None, outcome["dice_text_before"], outcome["dice_text_after"]])
+    if outside := outcome["summary"].get("external"):
+        figures = [outside["dice_text_before"], outside["dice_text_after"]]
+        rows.append(["mean, external (never trained on)", "", "", None, None, *figures])
     gate, model, place = outcome["gate"], outcome["model"], outcome["workspace"]
     blocked = gate["verdict"] != "pass"
     lines = [

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.output import JsonOption, WorkspaceOption, logs, show
+from pipelines.cli.output import JsonOption, LicenceOption, WorkspaceOption, logs, show
 
 app = typer.Typer(no_args_is_help=True, help="Run the retraining flow once, or serve it for schedules and triggers.")
 
 
 @app.command()
-def run(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def run(workspace: WorkspaceOption = None, licence: LicenceOption = None, as_json: JsonOption = False) -> None:
     """Look for changed raw files, make what is stale, and release the model: the demo's flow on your workspace.
 
     A dataset of `params.yaml` that is found nowhere is an error here, not replaced by phantoms.
@@ -25,7 +25,7 @@ def run(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     from pipelines.cli.progress import following
 
     with following():
-        outcome = job.run(resolve_workspace(workspace, "default"), phantoms=False)
+        outcome = job.run(resolve_workspace(workspace, "default"), phantoms=False, licence=licence)
     show_outcome(outcome)
 
 

@@ -26,6 +26,15 @@ WorkspaceOption = Annotated[
         "else workspaces/demo for demo and workspaces/default for the rest.",
     ),
 ]
+LicenceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--licence",
+        metavar="USE",
+        help="commercial or redistribution: leave out datasets whose card does not say yes to that use; any: no limit. "
+        "Kept as train.licence in params.yaml.",
+    ),
+]
 
 
 WIDTH_IN_A_FILE = 140  # a pipe has no width; 80 would break every table

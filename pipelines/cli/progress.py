@@ -137,6 +137,8 @@ class _Lines:
 def _message(event: dict[str, Any]) -> str:
     if event["kind"] == "missing":
         return f"  {event['dataset']}: {event['reason']}"
+    if event["kind"] == "left_out":
+        return f"  {event['dataset']} is left out: {event['reason']}"
     if event["kind"] == "version" and event["created"]:
         return f"  data version {event['tag']}"
     if event["kind"] == "reaped":

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.cli.output import JsonOption, WorkspaceOption, show
+from pipelines.cli.output import JsonOption, LicenceOption, WorkspaceOption, show
 
 
-def train(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Fine-tune SAM3 on the datasets of the workspace's `params.yaml`.
+def train(workspace: WorkspaceOption = None, licence: LicenceOption = None, as_json: JsonOption = False) -> None:
+    """Fine-tune SAM3 on the datasets of the workspace's `params.yaml`, but for external test sets.
 
-    Datasets that are out of date are ingested first. Nothing happens when nothing changed. Killed and
+    Datasets that are out of date are ingested first. Data in which a patient or picture lies on both sides of a
+    split are refused: `segfoundry data leakage` lists them. Nothing happens when nothing changed. Killed and
     started again, it goes on from the last checkpoint. Knobs: the `train` section of `params.yaml`.
 
     Example: `segfoundry train --workspace workspaces/demo`
     """
-    _make(workspace, "train")
+    _make(workspace, "train", licence)
 
 
 def evaluate(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
@@ -28,7 +29,7 @@ def evaluate(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> 
     _make(workspace, "evaluate")
 
 
-def _make(workspace: Any, stage: str) -> None:
+def _make(workspace: Any, stage: str, licence: str | None = None) -> None:
     from infra.settings import resolve_workspace
     from infra.storage import read_json
     from pipelines import manual
@@ -37,6 +38,8 @@ def _make(workspace: Any, stage: str) -> None:
 
     place = Workspace.existing(resolve_workspace(workspace, "default"))
     with following():
+        if licence:
+            manual.limit(place, licence)
         made = manual.make(place, [stage])
     folder = place.candidate if stage == "train" else place.evaluation
     file = folder / ("train.json" if stage == "train" else "evaluation.json")

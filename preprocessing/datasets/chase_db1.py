@@ -2,7 +2,7 @@
 
 Source https://researchdata.kingston.ac.uk/96/, CC BY 4.0, doi:10.1109/TBME.2012.2205687. Masks are
 1-bit PNG. The first annotator is the truth, as in the literature; the second gives the agreement. The
-two eyes of one child are one group.
+two eyes of one child are one group. An external test set of the paper.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CARD = DatasetCard(
     ),
     labels=Binary("retinal vessel"),
     searched=("retinal vessel",),
+    evaluation_only=True,
     annotator="1stHO",
     group=r"^Image_(\d+)[LR]$",
     official=Official(

@@ -2,7 +2,7 @@
 
 Source https://bbbc.broadinstitute.org/BBBC038, CC0 1.0, doi:10.1038/s41592-019-0612-7. RGBA images; the
 official zip unpacks `<id>/images` and `<id>/masks`, the mirror keeps `stage1_train/` above. Images cut
-from one larger field cannot be told apart by name.
+from one larger field cannot be told apart by name. An external test set of the paper.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CARD = DatasetCard(
     labels=Binary("cell nucleus"),
     instances="files",
     searched=("cell nucleus",),
+    evaluation_only=True,
     annotator="a team of biologists",
     official=Official(
         url="https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip",

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,26 +15,21 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from infra.storage import sha256_file
-from preprocessing.cards import DatasetCard, InstanceIds, RawCase, Segments
-from preprocessing.harmonize import geometry, intensity, payload, slices
-from preprocessing.harmonize.labels import Mask, Masks, by_segment, dice, masks_of
-from preprocessing.readers import DECODER_ERRORS, dicom, kind_of, nifti_family, raster, unreadable
+from preprocessing import burned_in, deid
+from preprocessing.harmonize import geometry, intensity, payload, slices, unions, volume
+from preprocessing.harmonize.flat import flat_case
+from preprocessing.harmonize.item import CaseItem, case_columns, merge, reading, searched
+from preprocessing.harmonize.labels import Masks
+from preprocessing.harmonize.sides import check_sides
+from preprocessing.harmonize.slide import slide_case
+from preprocessing.many import digest_of_shared, shares_files
+from preprocessing.readers import DECODER_ERRORS, dicom, nifti_family, stacks, unreadable
+from preprocessing.readers.dicom_file import read_header
+from preprocessing.readers.sniff import kind_at
 
+_LOOKED_AT = 8  # slices of a volume that are searched for writing: it is on most of them or on none
 
-@dataclass(frozen=True)
-class CaseItem:
-    """Everything that one case needs, wherever it runs. `sha256`: file -> digest in the inventory."""
-
-    card: DatasetCard
-    case: RawCase
-    root: str
-    sha256: dict[str, str]
-    orientation: str
-    min_object_area_px: int
-    shown_id: str  # case id and file names as they are written: pseudonyms where the dataset is not public
-    shown_files: dict[str, str]
-    recipe: str = ""
-    key: str = ""
+__all__ = ["CaseItem", "CaseResult", "process"]
 
 
 @dataclass
@@ -56,19 +49,25 @@ def process(item: CaseItem) -> CaseResult:
     result = CaseResult(item.shown_id, item.key)
     for file in item.case.files:
         path = Path(item.root) / file
-        if not path.is_file() or sha256_file(path) != item.sha256.get(file):
+        digest = digest_of_shared if shares_files(item.case, item.card) else sha256_file
+        if not path.is_file() or digest(path) != item.sha256.get(file):
             result.changed = file
             return result
     try:
         _check_complete(item)
-        if kind_of(item.case.images[0]) == "raster":
-            result.rows, result.columns = _flat(item)
+        if item.layout.tiles is not None:
+            result.rows, result.columns = slide_case(item, item.layout.tiles)
+        elif _is_flat(item):
+            result.rows, result.columns = flat_case(item)
         else:
             result.rows, result.columns = _volume(item)
+        _check_says_something(item, result)
+        result.columns["review"] = _review(item, result.rows)
     except CaseError as error:
-        result.refusal = _refusal(item, error)
+        result.rows, result.columns, result.refusal = [], {}, _refusal(item, error)
     except DECODER_ERRORS as error:
         # What the readers' own guards missed: one odd file must not end the run of all the others.
+        result.rows, result.columns = [], {}
         result.refusal = _refusal(item, unreadable(error, Path(item.root) / item.case.files[0], "a case"))
     return result
 
@@ -80,7 +79,9 @@ def _refusal(item: CaseItem, error: CaseError) -> dict[str, str]:
         file = Path(file).relative_to(item.root).as_posix()
     found = error.found
     for real, shown in item.shown_files.items():  # a decoder may quote the name that a closed dataset hides
-        found = found.replace(Path(real).name, Path(shown).name)
+        found = found.replace(real, shown).replace(Path(real).name, Path(shown).name)
+    paths = [Path(item.root) / each for each in item.case.files]
+    found = deid.scrub(found, deid.secrets_of(path for path in paths if kind_at(path) == "dicom"), not item.card.public)
     return {
         "case_id": item.shown_id,
         "file": item.shown_files[file],
@@ -90,14 +91,28 @@ def _refusal(item: CaseItem, error: CaseError) -> dict[str, str]:
     }
 
 
-@contextmanager
-def _reading(file: str) -> Iterator[None]:
-    """Name the file in a CaseError that knows none."""
-    try:
-        yield
-    except CaseError as error:
-        error.file = error.file or file
-        raise
+def _review(item: CaseItem, rows: list[dict[str, Any]]) -> str | None:
+    """What a person should look at before pixels leave, as JSON; null is no promise that there is nothing.
+
+    Asked of DICOM and of closed datasets. Raises CaseError `burned_in_text` where a closed dataset's file
+    itself says that its pixels name the patient.
+    """
+    first = Path(item.root) / item.case.images[0]
+    is_dicom = kind_at(first) == "dicom"
+    if not rows or (item.card.public and not is_dicom):
+        return None
+    step = max(1, len(rows) // _LOOKED_AT)
+    signs = burned_in.look(
+        read_header(first) if is_dicom else None, (payload.decode(row["image"]) for row in rows[::step])
+    )
+    if "tag" in signs and not item.card.public:
+        raise CaseError(
+            "burned_in_text",
+            expected="pixels without a patient's data",
+            found="BurnedInAnnotation YES",
+            fix="Blacken the writing and set the tag to NO, or leave the case out",
+        )
+    return json.dumps({"burned_in_text": signs}) if signs else None
 
 
 def _check_complete(item: CaseItem) -> None:
@@ -106,168 +121,96 @@ def _check_complete(item: CaseItem) -> None:
         raise CaseError("image_missing", "an image for the label", "no image of this name", file=case.labels[0])
     if not case.labels:
         raise CaseError("label_missing", "a label for the image", "no label of this name", file=case.images[0])
-    if kind_of(case.images[0]) != "dicom" and len(case.images) > 1:
+    if len(case.images) > 1 and kind_at(item.path(case.images[0])) != "dicom":
         raise CaseError("image_count", "one image", f"{len(case.images)} images", file=case.images[1])
 
 
-def _flat(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A 2D picture: one sample."""
-    card, case = item.card, item.case
-    root, file = Path(item.root), case.images[0]
-    with _reading(file):
-        picture = raster.read_image(root / file)
-        pixels, record = intensity.to_8bit(picture.pixels, card.intensity)
-        jpeg = None
-        if picture.is_plain_jpeg and card.intensity.rule == "as_is":
-            jpeg = payload.strip_jpeg((root / file).read_bytes())
-        if jpeg is None:
-            pixels = raster.grey_if_equal(pixels)
-    shape = (int(pixels.shape[0]), int(pixels.shape[1]))
-    masks, objects = _flat_objects(item, shape)
-    others = {name: _merge([_flat_masks(item, part, shape) for part in files]) for name, files in case.readings}
-    row = slices.sample_row(
-        sample_id=f"{card.name}/{item.shown_id}",
-        pixels=pixels,
-        objects=objects,
-        absent=sorted(_searched(card, masks) - {item["concept"] for item in objects}),
-        jpeg=jpeg,
-    )
-    return [row], {**geometry.flat_columns(*shape), **_columns(record, masks, others, 1)}
+def _check_says_something(item: CaseItem, result: CaseResult) -> None:
+    """An empty label is a true negative where the card searched for something; where it did not, it says nothing."""
+    if not any(row["objects"] or row["absent"] for row in result.rows):
+        result.rows, result.columns = [], {}
+        raise CaseError(
+            "empty_label",
+            expected="a mark, or a concept that the card calls searched",
+            found="nothing marked, and nothing searched for",
+            file=item.case.labels[0],
+            fix="If unmarked means absent, say so in the card: searched=(…)",
+        )
 
 
-def _flat_objects(item: CaseItem, shape: tuple[int, int]) -> tuple[Masks, list[slices.Object]]:
-    """Masks by concept and objects by instance of all label pictures of a case."""
-    how = item.case.instances or item.card.instances
-    rule = item.case.rule or item.card.labels
-    read = [_flat_masks(item, file, shape) for file in item.case.labels]
-    masks = _merge(read)
-    objects: list[slices.Object] = []
-    for concept in sorted(masks):
-        if how == "files":
-            parts = [found[concept] for found in read if concept in found]
-        elif how == "values" and isinstance(rule, InstanceIds):
-            labels = [raster.read_label(Path(item.root) / file) for file in item.case.labels]
-            parts = [part for label in labels for part in slices.by_number(label)]
-        elif masks[concept].any():
-            parts = slices.split_instances(masks[concept], how, item.min_object_area_px)
-        else:
-            parts = []
-        objects += slices.objects_of(concept, parts)
-    return masks, objects
-
-
-def _flat_masks(item: CaseItem, file: str, shape: tuple[int, int]) -> Masks:
-    with _reading(file):
-        label = raster.read_label(Path(item.root) / file)
-        if label.shape[:2] != shape:
-            raise CaseError(
-                "mask_size",
-                expected=f"{shape[1]} x {shape[0]} pixels (width x height), as the image",
-                found=f"{label.shape[1]} x {label.shape[0]}",
-                fix="Find the mask that was drawn on this image",
-            )
-        return masks_of(label, item.case.rule or item.card.labels)
+def _is_flat(item: CaseItem) -> bool:
+    """Whether a case is a picture: a raster file, axes without z, or one DICOM image without a place."""
+    file = item.case.images[0]
+    path = item.path(file)
+    with reading(file):
+        kind = kind_at(path)
+        if kind == "dicom":
+            return len(item.case.images) == 1 and dicom.is_picture(path)
+        if stacks.is_array(path, item.layout):
+            return not stacks.is_volume(path, item.layout)
+        return kind == "raster"
 
 
 def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A volume: one sample for every slice across the axis of coarsest spacing, empty slices too."""
-    card, case, root = item.card, item.case, Path(item.root)
-    with _reading(case.images[0]):
-        uids: list[str] = []
-        if kind_of(case.images[0]) == "dicom":
-            original, uids = dicom.read_series([root / file for file in case.images])
-        else:
-            original = nifti_family.read_volume(root / case.images[0])
-        image = geometry.orient(original, item.orientation)
-        voxels, record = intensity.to_8bit(nifti_family.array_of(image), card.intensity)
-    masks = _merge([_volume_masks(item, file, original, image, uids) for file in case.labels])
-    others = {
-        name: _merge([_volume_masks(item, file, original, image, uids) for file in files])
-        for name, files in case.readings
-    }
-    axis = geometry.slicing_axis(image.GetSpacing())
-    rows = _cut(item, voxels, masks, axis, geometry.in_plane(image.GetSpacing(), axis))
-    record = {**record, "axis": axis}
-    return rows, {**geometry.grid_columns(original, image), **_columns(record, masks, others, len(rows))}
-
-
-def _cut(
-    item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, axis: str, spacing: tuple[float, float]
-) -> list[dict[str, Any]]:
-    where = "zyx".index(axis)
-    planes: dict[str, NDArray[np.bool_]] = {concept: np.moveaxis(mask, where, 0) for concept, mask in masks.items()}
-    marked: dict[str, Mask] = {concept: np.asarray(plane.any(axis=(1, 2))) for concept, plane in planes.items()}
-    how = item.case.instances or item.card.instances
-    searched = _searched(item.card, masks)
-    rows = []
-    for index, pixels in enumerate(np.moveaxis(voxels, where, 0)):
-        on_slice = {concept: plane[index] for concept, plane in planes.items() if marked[concept][index]}
-        objects: list[slices.Object] = []
-        for concept in sorted(on_slice):
-            parts = slices.split_instances(on_slice[concept], how, item.min_object_area_px)
-            objects += slices.objects_of(concept, parts)
-        rows.append(
-            slices.sample_row(
-                sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
-                pixels=pixels,
-                objects=objects,
-                absent=sorted(searched - set(on_slice)),
-                axis=axis,
-                slice_index=index,
-                spacing_mm_yx=spacing,
-            )
+    """A volume: one sample for every slice across the card's axes, empty slices too."""
+    card, case = item.card, item.case
+    with reading(case.images[0]):
+        read = volume.read([item.path(file) for file in case.images], card, item.orientation, item.layout, case.index)
+        voxels, record = intensity.to_8bit(
+            nifti_family.array_of(read.harmonized), card.intensity, inverted=read.inverted, voi=read.voi
         )
+    masks = merge([_volume_masks(item, file, read) for file in case.labels])
+    if read.placed:
+        with reading(case.labels[0]):
+            check_sides(masks, read.oriented)
+    others = {name: merge([_volume_masks(item, file, read) for file in files]) for name, files in case.readings}
+    rows = _cut(item, voxels, volume.regridded(masks, read), read)
+    axes = volume.axes_of(card, read.harmonized)
+    record = {**record, "axis": axes[0], **({"axes": list(axes)} if len(axes) > 1 else {})}
+    grid = geometry.grid_columns(read.original, read.harmonized)
+    return rows, {
+        **(grid if read.placed else geometry.unplaced(grid)),
+        **case_columns(record, masks, others, len(rows)),
+    }
+
+
+def _cut(item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, read: volume.Volume) -> list[dict[str, Any]]:
+    looked_for = searched(item.card, masks)
+    numbers = _volume_numbers(item, read) if item.instances == "values" else {}
+    spacing = read.harmonized.GetSpacing()
+    rows = []
+    for axis in volume.axes_of(item.card, read.harmonized):
+        for index, pixels, on_slice in volume.planes(voxels, masks, axis):
+            objects: list[slices.Object] = []
+            for concept in sorted(on_slice):
+                if concept in numbers:
+                    parts = slices.by_number(np.take(numbers[concept], index, axis="zyx".index(axis)))
+                else:
+                    parts = slices.split_instances(on_slice[concept], item.instances, item.min_object_area_px)
+                objects += slices.objects_of(concept, parts)
+            shape = (int(pixels.shape[0]), int(pixels.shape[1]))
+            objects, absent = unions.extend(objects, sorted(looked_for - set(on_slice)), item.card.unions, shape)
+            rows.append(
+                slices.sample_row(
+                    sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
+                    pixels=pixels,
+                    objects=objects,
+                    absent=absent,
+                    axis=axis,
+                    slice_index=index,
+                    spacing_mm_yx=geometry.in_plane(spacing, axis) if read.placed else None,
+                )
+            )
     return rows
 
 
-def _volume_masks(item: CaseItem, file: str, original: Any, image: Any, uids: list[str]) -> Masks:
-    """Masks (z, y, x) of one label file on the harmonized grid."""
-    rule = item.case.rule or item.card.labels
-    path = Path(item.root) / file
-    with _reading(file):
-        if isinstance(rule, Segments):
-            x, y, z = original.GetSize()
-            found = by_segment(dicom.read_segments(path, uids, (z, y, x)), rule)
-            return {
-                concept: _like(mask.astype(np.uint8), original, item.orientation) for concept, mask in found.items()
-            }
-        label = geometry.orient(nifti_family.read_volume(path), item.orientation)
-        geometry.check_same_grid(image, label)
-        return masks_of(nifti_family.array_of(label), rule)
+def _volume_masks(item: CaseItem, file: str, read: volume.Volume) -> Masks:
+    """Masks (z, y, x) of one label file on the oriented grid of a volume."""
+    with reading(file):
+        return volume.label_masks(item, file, read)
 
 
-def _like(mask: NDArray[np.uint8], original: Any, orientation: str) -> NDArray[np.bool_]:
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(mask)
-    image.CopyInformation(original)
-    return nifti_family.array_of(geometry.orient(image, orientation)).astype(bool)
-
-
-def _merge(read: list[Masks]) -> Masks:
-    """Unite masks of several files by concept."""
-    merged: Masks = {}
-    for masks in read:
-        for concept, mask in masks.items():
-            merged[concept] = merged[concept] | mask if concept in merged else mask
-    return merged
-
-
-def _searched(card: DatasetCard, masks: Masks) -> set[str]:
-    """Concepts that were searched for in all of a case: the card's, and those that its truth marks anywhere."""
-    return set(card.searched) | {concept for concept, mask in masks.items() if mask.any()}
-
-
-def _columns(record: dict[str, Any], masks: Masks, others: dict[str, Masks], samples: int) -> dict[str, Any]:
-    """The columns of `CASES_SCHEMA` that are not geometry. Counts are voxels on the original grid."""
-    voxels = {concept: int(np.count_nonzero(mask)) for concept, mask in sorted(masks.items())}
-    agreement = {
-        name: {concept: dice(mask, masks[concept]) for concept, mask in sorted(found.items()) if concept in masks}
-        for name, found in others.items()
-    }
-    return {
-        "intensity": json.dumps(record, sort_keys=True),
-        "source_voxels": json.dumps(voxels, sort_keys=True),
-        "agreement": json.dumps(agreement, sort_keys=True) if agreement else None,
-        "samples": samples,
-    }
+def _volume_numbers(item: CaseItem, read: volume.Volume) -> dict[str, NDArray[Any]]:
+    """Instance numbers (z, y, x) of the first label file, by concept, on the harmonized grid."""
+    with reading(item.case.labels[0]):
+        return volume.label_numbers(item, item.case.labels[0], read)

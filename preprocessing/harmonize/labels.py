@@ -6,20 +6,38 @@ when the picture holds something that the card does not name: guessing would be 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import CaseError
-from preprocessing.cards import Binary, ByColour, ByValue, InstanceIds, LabelRule, Segments
+from preprocessing.cards import (
+    Binary,
+    ByChannel,
+    ByColour,
+    ByFile,
+    ByValue,
+    Coco,
+    Contours,
+    InstanceIds,
+    LabelRule,
+    Outline,
+    Polygons,
+    Segments,
+    Sprites,
+)
 
 Mask = NDArray[np.bool_]
 Masks = dict[str, Mask]
 
 
-def masks_of(label: NDArray[Any], rule: LabelRule) -> Masks:
-    """Masks of a label array (any shape for values, (height, width, 3) for colours)."""
+def masks_of(label: NDArray[Any], rule: LabelRule, part: str = "") -> Masks:
+    """Masks of a label array: any shape for values, (height, width, 3) for colours, (…, channels) for channels.
+
+    `part` is the file's `(?P<part>…)`.
+    """
     match rule:
         case ByValue():
             return by_value(label, rule)
@@ -27,10 +45,28 @@ def masks_of(label: NDArray[Any], rule: LabelRule) -> Masks:
             return by_colour(label, rule)
         case Binary():
             return binary(label, rule)
+        case Outline():
+            return {rule.concept: filled(binary(label, Binary(rule.concept, rule.threshold))[rule.concept])}
+        case ByFile():
+            return by_file(label, rule, part)
+        case ByChannel():
+            return by_channel(label, rule)
         case InstanceIds():
-            return {rule.concept: _one_channel(label) > 0}
-        case Segments():
-            raise CaseError("label_kind", expected="a DICOM-SEG, as the card says", found="another kind of file")
+            return {rule.concept: _integers(_one_channel(label)) > 0}
+        case Segments() | Contours() | Polygons() | Coco() | Sprites():
+            what = f"a file for the rule {type(rule).__name__}"
+            raise CaseError("label_kind", expected=what, found="a label picture or array")
+
+
+def concept_named(name: str, names: Mapping[str, str], ignore: tuple[str, ...], what: str) -> str | None:
+    """The concept of a label's own name, in lower case; None where the card ignores it; CaseError `unknown_label`."""
+    plain = name.strip().lower()
+    if plain in names:
+        return names[plain]
+    if plain in ignore:
+        return None
+    known = ", ".join(repr(key) for key in names)
+    raise _unknown(f"{what} named {known}", f"{what} named {plain!r}")
 
 
 def by_value(label: NDArray[Any], rule: ByValue) -> Masks:
@@ -38,7 +74,7 @@ def by_value(label: NDArray[Any], rule: ByValue) -> Masks:
     label = _integers(_one_channel(label))
     if rule.tolerance == 0 and (exact := _by_code(label, rule)) is not None:
         return exact
-    codes = np.array([rule.background, *rule.values], dtype=np.int64)
+    codes = np.array([rule.background, *rule.values, *rule.ignore], dtype=np.int64)
     present, inverse_needed = np.unique(label), rule.tolerance > 0
     distance = np.abs(present.astype(np.int64)[:, None] - codes[None, :])
     nearest = distance.argmin(axis=1)
@@ -62,8 +98,11 @@ def by_value(label: NDArray[Any], rule: ByValue) -> Masks:
 
 def _by_code(label: NDArray[Any], rule: ByValue) -> Masks | None:
     """Masks of a label that holds the rule's codes and nothing else, else None: no search for its values is needed."""
+    if rule.background in rule.values:
+        return None  # a code with two meanings: left to the search
+    others = {rule.background, *rule.ignore} - set(rule.values)  # no pixel may count twice
     masks: Masks = {}
-    known = int(np.count_nonzero(label == rule.background))
+    known = sum(int(np.count_nonzero(label == value)) for value in others)
     for value, concept in rule.values.items():
         mask: Mask = label == value
         known += int(np.count_nonzero(mask))
@@ -80,7 +119,7 @@ def by_colour(label: NDArray[Any], rule: ByColour) -> Masks:
     packed = (label.astype(np.uint32) * np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)).sum(axis=2, dtype=np.uint32)
     present = np.unique(packed)
     colours = np.stack([(present >> shift) & 255 for shift in (16, 8, 0)], axis=1).astype(np.int64)
-    codes = np.array([(0, 0, 0), *(colour for colour, _ in rule.colours)], dtype=np.int64)
+    codes = np.array([(0, 0, 0), *(colour for colour, _ in rule.colours), *rule.ignore], dtype=np.int64)
     distance = np.abs(colours[:, None, :] - codes[None, :, :]).max(axis=2)
     nearest = distance.argmin(axis=1)
     unknown = colours[distance[np.arange(present.size), nearest] > rule.tolerance]
@@ -117,16 +156,101 @@ def binary(label: NDArray[Any], rule: Binary) -> Masks:
     return {rule.concept: ~mask if rule.inverted else mask}
 
 
-def by_segment(segments: dict[str, Mask], rule: Segments) -> Masks:
-    """Segments of a DICOM-SEG to concepts by their labels; equal concepts are united."""
+def by_file(label: NDArray[Any], rule: ByFile, part: str) -> Masks:
+    """The binary mask of one structure, whose name is `part` of the file's path."""
+    concept = concept_named(part, rule.names, rule.ignore, "a file of a structure")
+    if concept is None:
+        return {}
+    if label.dtype == bool:
+        return {concept: label}
+    grey = _integers(_one_channel(label, tolerance=24))
+    values = np.unique(grey)
+    if values.size <= 2 and int(values[0]) == 0:  # 0 and one other value, whatever it is
+        return {concept: grey != 0}
+    return binary(grey, Binary(concept, rule.threshold))
+
+
+def by_channel(label: NDArray[Any], rule: ByChannel) -> Masks:
+    """One mask a channel, channels last."""
+    if label.ndim not in (3, 4):
+        raise _unknown("a label array with an axis of channels", f"an array of shape {label.shape}")
+    missing = sorted(set(rule.channels) - set(range(label.shape[-1])))
+    if missing:
+        raise _unknown(f"channels up to {max(rule.channels)}", f"{label.shape[-1]} channels")
+    masks: Masks = {}
+    for channel in range(label.shape[-1]):
+        values = label[..., channel]
+        if channel in rule.ignore:
+            continue
+        mask = _integers(values) != 0
+        if channel in rule.channels:
+            concept = rule.channels[channel]
+            masks[concept] = masks[concept] | mask if concept in masks else mask
+        elif mask.any():
+            raise _unknown(f"marks in channels {', '.join(map(str, rule.channels))}", f"marks in channel {channel}")
+    return masks
+
+
+def filled(line: Mask) -> Mask:
+    """What closed lines (height, width) enclose, and the lines; the edge of the picture closes lines that it cuts.
+
+    Of cut lines the inside is what lies within their convex hull: an oval that is larger than the picture
+    leaves two arcs. CaseError `outline` where a drawn line encloses nothing.
+    """
+    from scipy import ndimage
+
+    closed: Mask = ndimage.binary_fill_holes(line)
+    numbered, count = ndimage.label(line, structure=np.ones((3, 3), dtype=bool))
+    lines_open = np.zeros(line.shape, dtype=bool)
+    opened = 0
+    for number, place in enumerate(ndimage.find_objects(numbered), start=1):
+        own = numbered[place] == number
+        if np.count_nonzero(ndimage.binary_fill_holes(own)) == np.count_nonzero(own):
+            lines_open[place] |= own
+            opened += 1
+    if not opened:
+        return closed
+    # Of one line the outer side has no part in its hull; a quarter of an oval, cut by a corner, has a third there.
+    inside = _within_hull(lines_open, least=0.25 if opened == 1 else 0.9)
+    at_edge = inside[[0, -1]].any() or inside[:, [0, -1]].any()
+    if not at_edge or np.count_nonzero(inside) == np.count_nonzero(lines_open):
+        raise CaseError(
+            "outline",
+            expected="closed lines, or lines that the edge of the picture closes",
+            found=f"{opened} of {count} line(s), {np.count_nonzero(lines_open)} pixels, that enclose nothing",
+            fix="Close the outline, or give the card another label rule",
+        )
+    return closed | inside
+
+
+def _within_hull(line: Mask, least: float) -> Mask:
+    """Lines, with those regions between them and the edge of which a share of `least` lies within their convex hull."""
+    from pycocotools import mask as coco
+    from scipy import ndimage
+    from scipy.spatial import ConvexHull, QhullError
+
+    points = np.argwhere(line)[:, ::-1] + 0.5
+    try:
+        hull = points[ConvexHull(points).vertices]
+    except QhullError:  # a straight line
+        return line
+    height, width = line.shape
+    region = coco.decode(coco.frPyObjects([hull.ravel().tolist()], height, width))[..., 0].astype(bool) | line
+    beside, count = ndimage.label(~line)
+    sizes = np.bincount(beside.ravel(), minlength=count + 1)
+    within = np.bincount(beside[region], minlength=count + 1)
+    inside = [number for number in range(1, count + 1) if within[number] >= least * sizes[number]]
+    result: Mask = line | np.isin(beside, inside)
+    return result
+
+
+def by_segment(segments: dict[str, Mask], rule: Segments | Contours) -> Masks:
+    """Segments of a DICOM-SEG or ROIs of an RTSTRUCT to concepts by their names; equal concepts are united."""
     masks: Masks = {}
     for label, mask in segments.items():
-        if label in rule.ignore:
-            continue
-        if label not in rule.names:
-            raise _unknown(f"segments {', '.join(rule.names)}", f"a segment {label!r}")
-        concept = rule.names[label]
-        masks[concept] = masks[concept] | mask if concept in masks else mask
+        concept = concept_named(label, rule.names, rule.ignore, "a segment")
+        if concept is not None:
+            masks[concept] = masks[concept] | mask if concept in masks else mask
     return masks
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.cards import Instances
-from preprocessing.harmonize import payload
+from preprocessing.harmonize import look, payload
 from preprocessing.schema import rle
 
 Mask = NDArray[np.bool_]
@@ -74,10 +73,11 @@ def sample_row(
     slice_index: int | None = None,
     spacing_mm_yx: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """One row of `SHARD_SCHEMA` without what only the whole dataset knows (group, split).
+    """One row of `SHARD_SCHEMA` without what only the whole dataset knows (group, split), and its "look".
 
     `pixels` are what the payload decodes to; `jpeg` is the payload when it passed through.
     """
+    digest = look.pixels_digest(pixels)
     ordered = sorted(objects, key=lambda item: (item["concept"], item["instance"]))
     return {
         "sample_id": sample_id,
@@ -90,13 +90,12 @@ def sample_row(
         "image_format": "jpeg" if jpeg is not None else "png",
         "objects": ordered,
         "absent": sorted(absent),
-        "content_sha256": content_sha256(pixels, ordered),
+        "look": look.look(pixels, digest.hexdigest()),
+        "content_sha256": content_sha256(digest, ordered),
     }
 
 
-def content_sha256(pixels: NDArray[np.uint8], objects: list[Object]) -> str:
-    """SHA-256 of decoded pixels and objects: what audits and duplicates go by, whatever the encoding."""
-    digest = hashlib.sha256(f"uint8 {pixels.shape}\n".encode())
-    digest.update(np.ascontiguousarray(pixels).tobytes())
-    digest.update(json.dumps(objects, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
-    return digest.hexdigest()
+def content_sha256(pixels_digest: Any, objects: list[Object]) -> str:
+    """SHA-256 of decoded pixels (`look.pixels_digest`, which it continues) and objects: the identity of a sample."""
+    pixels_digest.update(json.dumps(objects, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+    return str(pixels_digest.hexdigest())

@@ -1,204 +1,193 @@
-"""DICOM series through pydicom, DICOM-SEG through highdicom.
+"""DICOM images: a series or an enhanced multi-frame object as one volume, a single image as one picture.
 
-A series is sorted by position along its normal; slices must share one orientation and lie evenly.
-Nothing of a header but geometry, UIDs and the patient's id (hashed before it is written) is kept.
+Slices are sorted by position along their normal; they must share one orientation and lie evenly on one
+straight line. Where that line is not the normal (gantry tilt) the grid is sheared, which SimpleITK can
+say, and `harmonize.geometry.regrid` straightens it. Nothing of a header but geometry, UIDs and the
+patient's id (hashed before it is written) is kept.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from infra.errors import CaseError
-from preprocessing.cards import DatasetCard, RawCase
-from preprocessing.pairing import clean_id, files_below, group_of, why_not_data
 from preprocessing.readers import MAX_VOXELS, decoding, too_large
+from preprocessing.readers.dicom_cases import find_dicom_cases
+from preprocessing.readers.dicom_file import at_fault, frames_of, read_file, read_header
+from preprocessing.readers.dicom_frames import Frame, check_image, frames_in, has_place, modality_values, plane_values
 from preprocessing.readers.nifti_family import check_spacing
+from preprocessing.readers.voi import Voi, voi_of
 
-_HEADER = ["SeriesInstanceUID", "PatientID", "ReferencedSeriesSequence", "SOPClassUID"]
+__all__ = ["Picture", "Series", "find_dicom_cases", "is_picture", "read_picture", "read_series"]
+
 _POSITION_TOLERANCE = 0.01  # share of the slice distance by which a slice may lie off the even grid
+_LINE_TOLERANCE_PX = 0.25  # by how much a slice may lie off the straight line through all
+_TILT_RAD, _TILT_PX = 1e-3, 0.1  # below either, slices lie above each other but for rounding
 
 
-def find_dicom_cases(card: DatasetCard, root: Path) -> Iterator[RawCase]:
-    """Series below `root` (the card's image expressions) with the SEGs (label expressions) that reference them.
+@dataclass(frozen=True)
+class Series:
+    """A volume in modality units; `uids` are the SOP instances of its slices in order, `header` that of the first.
 
-    The group is the patient id. A file without a readable header is a case of its own folder, so that
-    it reaches quarantine with its reason.
+    `inverted`: small values are bright (MONOCHROME1) and say nothing physical.
     """
-    series: dict[str, list[str]] = {}
-    segs: dict[str, list[str]] = {}
-    patients: dict[str, str] = {}
-    for file in files_below(root):
-        is_image = any(re.fullmatch(layout.image, file) for layout in card.layouts)
-        is_label = any(layout.label and re.fullmatch(layout.label, file) for layout in card.layouts)
-        if why_not_data(card, file) or not (is_image or is_label):
-            continue
-        try:
-            with decoding(root / file, "a DICOM header"):
-                header = pydicom.dcmread(root / file, stop_before_pixels=True, specific_tags=_HEADER)
-                references = header.get("ReferencedSeriesSequence") or []
-                own = str(header.get("SeriesInstanceUID") or f"file:{file}")
-                uid = own if is_image else str(references[0].SeriesInstanceUID) if references else f"file:{file}"
-                patients.setdefault(uid, str(header.get("PatientID") or ""))
-        except CaseError:
-            uid = f"folder:{Path(file).parent}"
-        (series if is_image else segs).setdefault(uid, []).append(file)
-    folders = [str(Path(files[0]).parent) for files in series.values()]
-    cases = []
-    for uid in sorted({*series, *segs}):
-        images, labels = series.get(uid, []), segs.get(uid, [])
-        home = str(Path(images[0]).parent) if images else str(Path(labels[0]).with_suffix(""))
-        case_id = clean_id(home if folders.count(home) < 2 else f"{home}-{uid[-8:]}")
-        group = patients.get(uid) or group_of(card, case_id)
-        cases.append(RawCase(case_id, group, tuple(images), tuple(labels)))
-    yield from sorted(cases, key=lambda case: case.case_id)
+
+    image: sitk.Image
+    uids: list[str]
+    inverted: bool
+    voi: Voi | None
+    header: Dataset
 
 
-def read_series(paths: list[Path]) -> tuple[sitk.Image, list[str]]:
-    """Read one series: the volume in modality units (HU for CT) and the SOP instance UIDs in slice order.
+@dataclass(frozen=True)
+class Picture:
+    """A single image: (rows, columns) of uint8 or float32, or (rows, columns, 3) of uint8."""
 
-    MONOCHROME1 is turned so that larger means brighter. Raises CaseError, whose `file` is the path of the
-    slice at fault: `unreadable`, `series`, `missing_slice`, `duplicate_slice`, `dimensions`, `spacing`, `too_large`.
+    pixels: NDArray[Any]
+    inverted: bool
+    voi: Voi | None
+    header: Dataset
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a DICOM file is a picture without a place in the patient (X-ray, secondary capture, ultrasound)."""
+    header = read_header(path)
+    check_image(header)
+    return "Rows" in header and not has_place(header)
+
+
+def read_picture(path: Path) -> Picture:
+    """Read one single-frame image. Raises CaseError: `unreadable`, `too_large`, `dimensions`."""
+    dataset = read_file(path)
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise CaseError("dimensions", "one frame", f"{dataset.NumberOfFrames} frames without a position")
+    raw = frames_of(dataset, path)
+    if raw.ndim == 3:
+        return Picture(raw, False, None, dataset)
+    with decoding(path, "a DICOM picture"):
+        inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+        value: NDArray[Any] = modality_values(raw, dataset, dataset)
+        if raw.dtype == np.uint8 and np.array_equal(value, raw):
+            value = raw  # 8 bits that mean themselves stay 8 bits, so that a card can keep them as they are
+        return Picture(value, inverted, voi_of(dataset), dataset)
+
+
+def read_series(paths: list[Path], frame: int | None = None) -> Series:
+    """Read the slices of one series, from one file each or from multi-frame files.
+
+    Where positions repeat (time points, echoes) `frame` picks the one to keep at each, counted from 0 in
+    the order of acquisition. Raises CaseError, whose `file` is the path of the slice at fault: `unreadable`,
+    `image_kind`, `series`, `missing_slice`, `duplicate_slice`, `dimensions`, `spacing`, `shear`, `too_large`.
     """
-    slices = []
+    frames: list[Frame] = []
     for path in paths:
-        with _slice_at_fault(path), decoding(path, "a DICOM image"):
-            slices.append(pydicom.dcmread(path))
-    first = slices[0]
-    with _slice_at_fault(paths[0]), decoding(paths[0], "DICOM geometry"):
-        if first.get("ImagePositionPatient") is None or int(first.get("NumberOfFrames") or 1) > 1:
-            raise CaseError("dimensions", "single-frame slices with a position", "a file of another kind")
-        rows, columns = int(first.Rows), int(first.Columns)
-        cosines = np.array(_numbers(first, "ImageOrientationPatient", 6))
-        spacing_yx = _numbers(first, "PixelSpacing", 2)
-    if rows * columns * len(slices) > MAX_VOXELS:
-        raise too_large(rows * columns * len(slices), MAX_VOXELS, "voxels")
-    normal = np.cross(cosines[:3], cosines[3:])
-    placed, uids = [], []
-    for path, item in zip(paths, slices, strict=True):
-        with _slice_at_fault(path), decoding(path, "DICOM geometry"):
-            other = np.array(_numbers(item, "ImageOrientationPatient", 6))
-            shape = (int(item.Rows), int(item.Columns))
-            if shape != (rows, columns) or np.abs(other - cosines).max() > 1e-3:
-                raise CaseError(
-                    "series",
-                    expected=f"slices of {rows} x {columns} pixels in one orientation",
-                    found=f"a slice of {shape[0]} x {shape[1]} or of another orientation",
-                )
-            placed.append(_numbers(item, "ImagePositionPatient", 3))
-            uids.append(str(item.SOPInstanceUID))
-    positions = np.array(placed)
-    depth = positions @ normal
-    order = np.argsort(depth, kind="stable")
-    with _slice_at_fault(paths[0]), decoding(paths[0], "DICOM geometry"):
-        distance = _slice_distance(depth[order], first)
-    check_spacing((*spacing_yx, distance))
-    pixels = np.stack([_pixels(slices[index], paths[index]) for index in order])
-    with decoding(paths[0], "DICOM geometry"):  # ITK refuses axes that are not at right angles
+        with at_fault(path):
+            frames += frames_in(path, read_file(path))
+    first = frames[0]
+    with at_fault(first.path):
+        normal = _normal(first)
+        check_spacing(first.spacing_yx)
+        if first.shape[0] * first.shape[1] * len(frames) > MAX_VOXELS:
+            raise too_large(first.shape[0] * first.shape[1] * len(frames), MAX_VOXELS, "voxels")
+    for each in frames:
+        with at_fault(each.path):
+            _check_alike(first, each)
+    if frame is not None:
+        with at_fault(first.path):
+            frames = _picked(frames, normal, frame)
+    depth = np.array([each.position for each in frames]) @ normal
+    frames = [frames[index] for index in np.argsort(depth, kind="stable")]
+    positions = np.array([each.position for each in frames])
+    with at_fault(first.path), decoding(first.path, "DICOM geometry"):
+        distance = _slice_distance(np.sort(depth), first.thickness)
+        check_spacing((*first.spacing_yx, distance))
+        step = _step(positions, normal * distance, first)
+    decoded: dict[Path, NDArray[Any]] = {}
+    pixels = np.stack([_plane(each, decoded) for each in frames])
+    with decoding(first.path, "DICOM geometry"):
         image = sitk.GetImageFromArray(pixels)
-        image.SetSpacing([spacing_yx[1], spacing_yx[0], distance])
-        image.SetOrigin(positions[order[0]].tolist())
-        image.SetDirection(np.stack([cosines[:3], cosines[3:], normal], axis=1).ravel().tolist())
-    return image, [uids[index] for index in order]
+        length = float(np.linalg.norm(step))
+        image.SetSpacing([first.spacing_yx[1], first.spacing_yx[0], length])
+        image.SetOrigin(positions[0].tolist())
+        image.SetDirection(np.stack([first.cosines[:3], first.cosines[3:], step / length], axis=1).ravel().tolist())
+    return Series(image, [each.uid for each in frames], _is_inverted(first.dataset), _voi(frames), first.dataset)
 
 
-@contextmanager
-def _slice_at_fault(path: Path) -> Iterator[None]:
-    """Name the slice in a CaseError: of hundreds, the series' first file would send the reader to a sound one."""
-    try:
-        yield
-    except CaseError as error:
-        error.file = str(path)
-        raise
+def _plane(frame: Frame, decoded: dict[Path, NDArray[Any]]) -> NDArray[np.float32]:
+    with at_fault(frame.path):
+        return plane_values(frame, decoded)
 
 
-def _numbers(item: Any, tag: str, count: int) -> list[float]:
-    """`count` finite numbers of a tag; ValueError, which `decoding` turns into a refusal, where it holds another thing.
-
-    NaN is refused here because it passes every comparison that follows.
-    """
-    value = item.get(tag)
-    if value is None:
-        msg = f"no {tag}"
-        raise ValueError(msg)
-    numbers = [float(part) for part in value]
-    if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        msg = f"{tag} is {numbers}, not {count} finite numbers"
-        raise ValueError(msg)
-    return numbers
-
-
-def read_segments(path: Path, uids: list[str], shape_zyx: tuple[int, int, int]) -> dict[str, NDArray[np.bool_]]:
-    """Masks (z, y, x) of a DICOM-SEG on the grid of the series `uids`, by segment label in lower case.
-
-    Segments may overlap. Slices that the SEG leaves out are empty. Raises CaseError: `unreadable`,
-    `mask_size`, `segmentation_type`, `unknown_slice`.
-    """
-    import highdicom  # a fifth of a second, and most datasets have no DICOM-SEG
-
-    with decoding(path, "a DICOM-SEG"):
-        seg = highdicom.seg.segread(str(path))
-        kind = str(seg.SegmentationType)
-        size = (int(seg.Rows), int(seg.Columns))
-        labels = {int(item.SegmentNumber): str(item.SegmentLabel).strip().lower() for item in seg.SegmentSequence}
-    if kind not in ("BINARY", "LABELMAP"):
-        raise CaseError("segmentation_type", expected="a BINARY or LABELMAP segmentation", found=kind)
-    if size != shape_zyx[1:]:
+def _normal(frame: Frame) -> NDArray[np.float64]:
+    """The unit normal of a frame; CaseError `shear` where its rows and columns are not at right angles."""
+    across, down = np.array(frame.cosines[:3]), np.array(frame.cosines[3:])
+    lengths = (float(np.linalg.norm(across)), float(np.linalg.norm(down)))
+    if abs(lengths[0] - 1) > 1e-2 or abs(lengths[1] - 1) > 1e-2 or abs(float(across @ down)) > 1e-3:
         raise CaseError(
-            "mask_size",
-            expected=f"{shape_zyx[1]} x {shape_zyx[2]} pixels (rows x columns), as the series",
-            found=f"{size[0]} x {size[1]}",
+            "shear",
+            expected="rows and columns at right angles, as cosines of length 1",
+            found=f"lengths {lengths[0]:.4f} and {lengths[1]:.4f}, cosine between them {float(across @ down):.4f}",
         )
-    numbers = [number for number in labels if number > 0]
-    with decoding(path, "DICOM-SEG frames"):
-        referenced = {str(uids_of[2]) for uids_of in seg.get_source_image_uids()}
-        if not referenced <= set(uids):
-            raise CaseError(
-                "unknown_slice",
-                expected="frames that belong to slices of the series",
-                found=f"{len(referenced - set(uids))} frame(s) of slices that are not there",
-            )
-        stack: NDArray[Any] = seg.get_pixels_by_source_instance(
-            source_sop_instance_uids=uids,
-            segment_numbers=numbers,
-            assert_missing_frames_are_empty=True,
-            ignore_spatial_locations=True,
+    return np.cross(across, down)
+
+
+def _check_alike(first: Frame, other: Frame) -> None:
+    if other.shape != first.shape or np.abs(np.array(other.cosines) - np.array(first.cosines)).max() > 1e-3:
+        raise CaseError(
+            "series",
+            expected=f"slices of {first.shape[0]} x {first.shape[1]} pixels in one orientation",
+            found=f"a slice of {other.shape[0]} x {other.shape[1]} or of another orientation",
         )
-    found: dict[str, NDArray[np.bool_]] = {}
-    for index, number in enumerate(numbers):
-        mask = stack[..., index].astype(bool)
-        found[labels[number]] = found[labels[number]] | mask if labels[number] in found else mask
-    return found
+    if not np.allclose(other.spacing_yx, first.spacing_yx, rtol=1e-3):
+        raise CaseError(
+            "series",
+            expected=f"slices with a pixel spacing of {first.spacing_yx[0]:g} x {first.spacing_yx[1]:g} mm",
+            found=f"a slice with {other.spacing_yx[0]:g} x {other.spacing_yx[1]:g} mm",
+        )
 
 
-def _pixels(item: Any, path: Path) -> NDArray[Any]:
-    with _slice_at_fault(path), decoding(path, "DICOM pixels"):
-        raw: NDArray[Any] = item.pixel_array
-        slope, intercept = float(item.get("RescaleSlope", 1)), float(item.get("RescaleIntercept", 0))
-        inverted = item.get("PhotometricInterpretation") == "MONOCHROME1"
-    if raw.ndim != 2:
-        raise CaseError("dimensions", expected="grey slices", found=f"pixels of shape {raw.shape}")
-    value = raw.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    return -value if inverted else value
+def _picked(frames: list[Frame], normal: NDArray[np.float64], which: int) -> list[Frame]:
+    """The `which`-th frame at each position; CaseError `dimensions` where a position has fewer."""
+    ordered = sorted(frames, key=_acquired)
+    places: dict[float, list[Frame]] = {}
+    for each in ordered:
+        places.setdefault(round(float(np.array(each.position) @ normal), 3), []).append(each)
+    fewest = min(len(at) for at in places.values())
+    if which >= fewest:
+        raise CaseError(
+            "dimensions",
+            expected=f"frame {which} at every position, counted from 0, as the card says",
+            found=f"a position with {fewest} frame(s)",
+        )
+    return [at[which] for at in places.values()]
 
 
-def _slice_distance(depth: NDArray[np.float64], first: Any) -> float:
+def _acquired(frame: Frame) -> tuple[int, int, int]:
+    header = frame.dataset
+    order = header.get("TemporalPositionIdentifier") or header.get("AcquisitionNumber") or 0
+    return int(order), int(header.get("InstanceNumber") or 0), frame.index
+
+
+def _slice_distance(depth: NDArray[np.float64], thickness: float) -> float:
     """The even distance of sorted slices in mm; CaseError where one is missing or doubled."""
     if depth.size == 1:
-        return float(first.get("SpacingBetweenSlices") or first.get("SliceThickness") or 1.0)
+        return thickness
     steps = np.diff(depth)
     distance = float(np.median(steps))
     if steps.min() <= 1e-4:
-        raise CaseError("duplicate_slice", expected="one slice at each position", found="two at one position")
+        raise CaseError(
+            "duplicate_slice",
+            expected="one slice at each position",
+            found="two at one position",
+            fix="Remove the copy, or let the card's `frame` pick one of several time points",
+        )
     if np.abs(steps - distance).max() > max(_POSITION_TOLERANCE * distance, 1e-3):
         raise CaseError(
             "missing_slice",
@@ -206,3 +195,38 @@ def _slice_distance(depth: NDArray[np.float64], first: Any) -> float:
             found=f"distances from {steps.min():.3f} to {steps.max():.3f} mm",
         )
     return distance
+
+
+def _step(positions: NDArray[np.float64], upright: NDArray[np.float64], first: Frame) -> NDArray[np.float64]:
+    """From one slice to the next in mm: along the normal, or with a gantry tilt along the line of the origins."""
+    if len(positions) == 1:
+        return upright
+    slope = (positions[-1] - positions[0]) / (len(positions) - 1)
+    pixel = min(first.spacing_yx)
+    line = positions[0] + np.arange(len(positions))[:, None] * slope
+    normal = upright / np.linalg.norm(upright)
+    sideways = (positions - line) - ((positions - line) @ normal)[:, None] * normal
+    if np.linalg.norm(sideways, axis=1).max() > _LINE_TOLERANCE_PX * pixel:
+        raise CaseError(
+            "series",
+            expected="slices whose corners lie on one line",
+            found=f"a slice {float(np.linalg.norm(sideways, axis=1).max()):.3f} mm beside it",
+        )
+    slide = slope - (slope @ normal) * normal
+    tilt, drift = np.linalg.norm(slide) / np.linalg.norm(upright), np.linalg.norm(slide) * (len(positions) - 1)
+    return upright + slide if tilt > _TILT_RAD and drift > _TILT_PX * pixel else upright
+
+
+def _is_inverted(header: Dataset) -> bool:
+    """MONOCHROME1 without a unit: a display that is dark where numbers are large. HU stay HU however shown."""
+    physical = header.get("Modality") in ("CT", "PT") or header.get("RescaleType") == "HU"
+    return header.get("PhotometricInterpretation") == "MONOCHROME1" and not physical
+
+
+def _voi(frames: list[Frame]) -> Voi | None:
+    """The display function that all slices share; None where they have several, which no one rule could invert."""
+    try:
+        found = {voi_of(each.display) for each in frames}
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return found.pop() if len(found) == 1 else None

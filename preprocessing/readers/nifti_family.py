@@ -17,57 +17,100 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, too_large
+from preprocessing.readers.nifti_header import check_space, is_nifti_name, read_nifti_header
 from preprocessing.readers.whole import check_nifti_whole, unpacked
 
-# Two affines of one NIfTI may differ by float rounding; a corner of the volume may move this far.
-_AFFINE_TOLERANCE_MM = 0.1
+_RIGHT_ANGLE_TOLERANCE = 1e-3
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 # Cases run in parallel, each in its own process; threads for one small volume would only wait for each other.
 sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
-def read_volume(path: Path) -> sitk.Image:
-    """Read a scalar 3D volume; a 4D file with one frame is that frame.
+def read_volume(path: Path, frame: int | None = None) -> sitk.Image:
+    """Read a scalar 3D volume; of a 4D file the frame that is named, counted from 0, or the only one there is.
 
-    Raises CaseError: `unreadable`, `too_large`, `dimensions`, `spacing`, `affine_conflict`.
+    A 3D file has no frames to choose from and is read whatever `frame` says: labels often have one for all.
+    Raises CaseError: `unreadable`, `too_large`, `dimensions`, `spacing`, `affine_conflict`, `shear`.
     """
+    if is_nifti_name(path):
+        _judge(path)
     if path.name.lower().endswith(".nii.gz"):
         with unpacked(path) as inside:
-            if inside is not None:
-                return _read(path, inside)
-    return _read(path, None)
+            return _read(path, inside, frame)
+    return _read(path, None, frame)
 
 
-def _read(path: Path, inside: Path | None) -> sitk.Image:
+def _judge(path: Path) -> None:
+    """CaseError unless the header of a NIfTI file, as it is written, says what a volume may be."""
+    with decoding(path, "a NIfTI header"):
+        header = read_nifti_header(path)
+    if math.prod(header.size[:3]) > MAX_VOXELS:
+        raise too_large(math.prod(header.size[:3]), MAX_VOXELS, "voxels")
+    check_space(header)
+    if header.version == 2:
+        raise CaseError(
+            "unreadable",
+            "a NIfTI-1 file",
+            "a NIfTI-2 file, which SimpleITK does not read",
+            fix="Save it as NIfTI-1",
+        )
+
+
+def _read(path: Path, inside: Path | None, frame: int | None) -> sitk.Image:
     """Read `path`, or in its place `inside`, which is known to be whole. Errors name `path`."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(inside or path))
-    is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
-    if is_nifti:
+    if is_nifti_name(path):
         reader.SetImageIO("NiftiImageIO")  # else ITK asks every format that it knows
     with decoding(path, "a volume"):
         reader.ReadImageInformation()
         size = [int(value) for value in reader.GetSize()]
         components = int(reader.GetNumberOfComponents())
-    if math.prod(size) > MAX_VOXELS:
-        raise too_large(math.prod(size), MAX_VOXELS, "voxels")
-    if len(size) not in (3, 4) or (len(size) == 4 and size[3] != 1) or components != 1:
-        raise CaseError(
-            "dimensions",
-            expected="a 3D volume with one value a voxel",
-            found=f"size {' x '.join(map(str, size))}, {components} value(s) a voxel",
-        )
-    if is_nifti and inside is None:
+    if math.prod(size[:3]) > MAX_VOXELS:
+        raise too_large(math.prod(size[:3]), MAX_VOXELS, "voxels")
+    check_spacing(reader.GetSpacing()[:3])
+    _choose(reader, size, components, frame)
+    if is_nifti_name(path) and inside is None:
         check_nifti_whole(path)
-    with decoding(path, "a volume's affines"):
-        _check_affines(reader, size)
     with decoding(path, "a volume"):
         image = reader.Execute()
-        if len(size) == 4:
-            image = image[:, :, :, 0]
     check_spacing(image.GetSpacing())
+    _check_right_angles(image)
     return image
+
+
+def read_grid(path: Path) -> NDArray[Any]:
+    """The values of a file of two or more axes, slowest axis first, whatever they mean. Raises CaseError."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with decoding(path, "a picture of the volume formats"):
+        reader.ReadImageInformation()
+        count = math.prod(int(value) for value in reader.GetSize()) * int(reader.GetNumberOfComponents())
+    if count > MAX_VOXELS:
+        raise too_large(count, MAX_VOXELS, "values")
+    if is_nifti_name(path):
+        check_nifti_whole(path)
+    with decoding(path, "a picture of the volume formats"):
+        array: NDArray[Any] = sitk.GetArrayFromImage(reader.Execute())
+    return array
+
+
+def _choose(reader: sitk.ImageFileReader, size: list[int], components: int, frame: int | None) -> None:
+    """Let the reader take one frame of a 4D file; CaseError `dimensions` where no single volume is meant."""
+    expected = "a 3D volume with one value a voxel"
+    found = f"size {' x '.join(map(str, size))}, {components} value(s) a voxel"
+    if len(size) not in (3, 4) or components != 1:
+        raise CaseError("dimensions", expected=expected, found=found)
+    if len(size) == 3:
+        return
+    wanted = 0 if frame is None and size[3] == 1 else frame
+    if wanted is None:
+        raise CaseError("dimensions", expected=expected, found=found, fix="Let the card's `frame` pick one of them")
+    if not 0 <= wanted < size[3]:
+        raise CaseError("dimensions", expected=f"a frame {wanted}, counted from 0, as the card says", found=found)
+    reader.SetExtractSize([*size[:3], 0])
+    reader.SetExtractIndex([0, 0, 0, wanted])
 
 
 def array_of(image: sitk.Image) -> NDArray[Any]:
@@ -86,39 +129,14 @@ def check_spacing(spacing: Sequence[float]) -> None:
         raise CaseError("spacing", expected="positive spacing in mm", found=f"{tuple(spacing)}")
 
 
-def _check_affines(reader: sitk.ImageFileReader, size: list[int]) -> None:
-    """CaseError `affine_conflict` where a NIfTI's sform and qform are both set and disagree."""
-    keys = set(reader.GetMetaDataKeys())
-    if not {"qform_code", "sform_code", "srow_x", "quatern_b"} <= keys:
-        return
-    value = {key: reader.GetMetaData(key) for key in keys}
-    if int(value["qform_code"]) <= 0 or int(value["sform_code"]) <= 0:
-        return
-    sform = np.array([[float(part) for part in value[f"srow_{axis}"].split()] for axis in "xyz"])
-    qform = _qform(value)
-    corner = np.array([[x, y, z, 1.0] for x in (0, size[0] - 1) for y in (0, size[1] - 1) for z in (0, size[2] - 1)])
-    distance = float(np.abs((sform - qform) @ corner.T).max())
-    if not math.isfinite(distance) or distance > _AFFINE_TOLERANCE_MM:
+def _check_right_angles(image: sitk.Image) -> None:
+    """CaseError `shear` for axes that NRRD or MetaImage give with another angle: ITK takes any."""
+    axes = np.array(image.GetDirection()).reshape(3, 3)
+    off = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    if not off <= _RIGHT_ANGLE_TOLERANCE:
         raise CaseError(
-            "affine_conflict",
-            expected=f"sform and qform that agree within {_AFFINE_TOLERANCE_MM} mm",
-            found=f"a corner that moves by {distance:.3f} mm between them",
-            fix="Correct the header: which of the two is right only the owner knows",
+            "shear",
+            expected="axes at right angles",
+            found=f"directions that miss it by {off:.4f}",
+            fix="Resample the volume, and its label with it, onto axes at right angles",
         )
-
-
-def _qform(value: dict[str, str]) -> NDArray[np.float64]:
-    """The 3 × 4 affine of the quaternion in a NIfTI-1 header (nifti1.h, method 2)."""
-    b, c, d = (float(value[f"quatern_{name}"]) for name in "bcd")
-    a = math.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
-    rotation = np.array(
-        [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ]
-    )
-    pixdim = [float(value[f"pixdim[{index}]"]) for index in range(4)]
-    handed = -1.0 if pixdim[0] < 0 else 1.0
-    offset = [[float(value[f"qoffset_{axis}"])] for axis in "xyz"]
-    return np.hstack([rotation * np.array([pixdim[1], pixdim[2], pixdim[3] * handed]), np.array(offset)])

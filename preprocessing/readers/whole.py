@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import math
 import mmap
 import os
 import struct
@@ -24,10 +23,10 @@ from pathlib import Path
 import imagecodecs
 
 from infra.errors import CaseError
+from preprocessing.readers.nifti_header import HEADER_BYTES, not_whole, parse
 
 _BLOCK = 1 << 20
 _SPARE = 64 << 20  # extensions and padding after the voxels; what is longer is no longer read
-_HEADER = 540  # bytes of the longer of the two headers, NIfTI-2
 _UNPACKED_AT_ONCE = 2 << 30  # bytes of a file that is unpacked in memory
 
 
@@ -67,7 +66,8 @@ def _unpack(path: Path, descriptor: int) -> bool:
         if path.stat().st_size > _UNPACKED_AT_ONCE:
             return False
         packed = path.read_bytes()
-        promised = _promised(zlib.decompressobj(wbits=31).decompress(packed[: 16 * _HEADER], _HEADER))
+        header = zlib.decompressobj(wbits=31).decompress(packed[: 16 * HEADER_BYTES], HEADER_BYTES)
+        promised = parse(header).promised_bytes
         (size,) = struct.unpack("<I", packed[-4:])
         if not promised <= size <= min(promised + _SPARE, _UNPACKED_AT_ONCE):
             return False
@@ -85,34 +85,13 @@ def check_nifti_whole(path: Path) -> None:
     """
     try:
         with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as handle:
-            header = handle.read(_HEADER)
-            promised = _promised(header)
+            header = handle.read(HEADER_BYTES)
+            promised = parse(header).promised_bytes
             found = len(header) + _count(handle, promised + _SPARE - len(header))
     except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
-        raise _refusal(f"{type(error).__name__}: {error}") from error
+        raise not_whole(f"{type(error).__name__}: {error}") from error
     if found < promised:
-        raise _refusal(f"{found} bytes where the header promises {promised}")
-
-
-def _promised(header: bytes) -> int:
-    """Bytes up to the last voxel, by a NIfTI-1 or NIfTI-2 header (nifti1.h, nifti2.h) of either byte order."""
-    for order in "<>":
-        (size,) = struct.unpack_from(f"{order}i", header, 0)
-        if size == 348:
-            dim = struct.unpack_from(f"{order}8h", header, 40)
-            (bits,) = struct.unpack_from(f"{order}h", header, 72)
-            (offset,) = struct.unpack_from(f"{order}f", header, 108)
-        elif size == 540:
-            (bits,) = struct.unpack_from(f"{order}h", header, 14)
-            dim = struct.unpack_from(f"{order}8q", header, 16)
-            (offset,) = struct.unpack_from(f"{order}q", header, 168)
-        else:
-            continue
-        if not 1 <= dim[0] <= 7 or bits <= 0 or not math.isfinite(offset):
-            raise _refusal(f"a header with {dim[0]} dimensions of {bits} bits at byte {offset}")
-        voxels: int = math.prod(max(1, int(each)) for each in dim[1 : int(dim[0]) + 1])
-        return int(offset) + voxels * int(bits) // 8
-    raise _refusal("no NIfTI header")
+        raise not_whole(f"{found} bytes where the header promises {promised}")
 
 
 def _count(handle: io.BufferedIOBase, most: int) -> int:
@@ -121,12 +100,3 @@ def _count(handle: io.BufferedIOBase, most: int) -> int:
     while count < most and (block := handle.read(_BLOCK)):
         count += len(block)
     return count
-
-
-def _refusal(found: str) -> CaseError:
-    return CaseError(
-        "unreadable",
-        expected="a NIfTI file that is whole",
-        found=found,
-        fix="Fetch the file again, or leave the case out",
-    )

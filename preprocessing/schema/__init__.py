@@ -9,6 +9,8 @@ A dataset version is a folder
     manifest.parquet        every row without payload, plus shard and row number (`MANIFEST_SCHEMA`)
     cases.parquet           per volume or image: the way back to the original grid (`CASES_SCHEMA`)
     quarantine.parquet      what was refused, and why (`QUARANTINE_SCHEMA`)
+    hashes.parquet          per picture and volume: what finds it again elsewhere (`HASHES_SCHEMA`)
+    fingerprint.json        sizes, spacings, intensities, objects as histograms (`preprocessing.fingerprint`)
     concepts.json           concept -> {"prompts": [canonical, synonyms…], "parent": …}
     dataset.json            name, modality, licence, counts, digests, shard SHA-256; written last,
                             so that its presence says the version is complete
@@ -100,6 +102,9 @@ CASES_SCHEMA = pa.schema(
         pa.field("source_voxels", pa.string(), nullable=False),
         pa.field("agreement", pa.string()),  # JSON: several annotators, Dice of each against the chosen truth
         pa.field("samples", pa.int32(), nullable=False),
+        # JSON: signs of what a person should look at, e.g. {"burned_in_text": ["class", "pixels"]}; null: no
+        # sign was found, or none was looked for, which is no promise that there is nothing
+        pa.field("review", pa.string()),
     ],
     metadata=_METADATA,
 )
@@ -115,11 +120,29 @@ QUARANTINE_SCHEMA = pa.schema(
     metadata=_METADATA,
 )
 
+# Derived from the shards alone, and therefore no part of the manifest or its digest.
+HASHES_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),  # a sample_id; of a volume `dataset/case_id`
+        pa.field("case_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # "picture", "slice" or "volume"
+        pa.field("pixels_sha256", pa.string()),  # shape and decoded pixels without labels; null for a volume
+        # 128 bits that survive JPEG, resizing, flips and another window (`preprocessing.harmonize.look`);
+        # null where there is nothing to see, so that one black slice is no twin of another
+        pa.field("code", pa.binary()),
+        pa.field("mean", pa.float32()),  # grey levels, over the picture
+        pa.field("contrast", pa.float32()),  # standard deviation, grey levels
+    ],
+    metadata=_METADATA,
+)
+
 SPLITS = ("train", "val", "test")
 DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.parquet"
 CASES_FILE = "cases.parquet"
 QUARANTINE_FILE = "quarantine.parquet"
+HASHES_FILE = "hashes.parquet"
+FINGERPRINT_FILE = "fingerprint.json"
 CONCEPTS_FILE = "concepts.json"
 CARD_FILE = "card.html"
 

@@ -93,7 +93,13 @@ def test_diff_leakage_and_export_answer(ours: Path, tmp_path: Path) -> None:
     counts = _segfoundry("data", "diff", PHANTOMS[0], "data-v1", "--workspace", str(ours))["counts"]
     assert counts["same"] == 24
     assert counts["added"] == 0
+    everything = _segfoundry("data", "diff", "data-v1", "data-v1", "--workspace", str(ours))["datasets"]
+    assert {name: one["state"] for name, one in everything.items()} == dict.fromkeys(PHANTOMS, "unchanged")
     assert _segfoundry("data", "leakage", "--workspace", str(ours))["ok"]
     target = tmp_path / "coco"
     done = _segfoundry("data", "export", PHANTOMS[1], str(target), "--workspace", str(ours))
     assert len(json.loads((target / "annotations.json").read_text(encoding="utf-8"))["images"]) == done["samples"] > 0
+    case = json.loads((target / "annotations.json").read_text(encoding="utf-8"))["images"][0]["sample_id"].split("/")[1]
+    told = _segfoundry("data", "back", PHANTOMS[1], case, str(tmp_path / "back"), "--workspace", str(ours))
+    assert told["voxels"]
+    assert all((tmp_path / "back" / file).is_file() for file in told["files"].values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 import re
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from infra.errors import DataError, UsageError
 from preprocessing import ontology
-from preprocessing.cards import RawCase, all_cards, cases_of, load_card
+from preprocessing.cards import Coco, RawCase, Sprites, all_cards, cases_of, load_card
 from preprocessing.check import check
 from preprocessing.pairing import pair
 from preprocessing.recipe import recipe_file
@@ -34,6 +35,46 @@ MIRRORED = {
     "GlaS": (16, 16, 16),
     "ISBI2012_EM": (24, 24, 6),
     "OCTA_FAZ": (11, 11, 11),
+    "BRATS2015_deepmedic": (2, 2, 1),
+    "BTCV_IMIS": (36, 34, 19),
+    "COVID19_CXR_segmentations": (100, 24, 73),
+    "BiomedParseData-Demo": (17, 17, 17),
+    "MedSAM2_CT_DeepLesion_npz": (1, 1, 1),
+    "SAM-Med2D_demo": (5, 4, 5),
+    "TotalSegmentator_tests": (4, 4, 4),
+    "dicompyler_example_data": (1, 1, 1),
+    "elastix_lung_mha": (2, 1, 1),
+    "highdicom": (9, 4, 3),
+    "ivadomed_data-testing": (22, 8, 6),
+    "quirks_nibabel": (6, 0, 6),
+    "quirks_pydicom": (13, 0, 13),
+    "rt-utils_mock_data": (4, 3, 2),
+    "sct_testing_data": (5, 4, 4),
+    "stardist_examples": (1, 1, 1),
+}
+# why fewer images are read than SOURCES.csv counts
+COUNTED_OTHERWISE = {
+    "MSD_Hippocampus_udacity": "its count is a sentence",
+    "dcmqi": "two of its images are the same pixels once more, as enhanced CT",
+    "pyradiomics": "the prostate phantom is an object, not a patient",
+    "highdicom": "two of its slide images say that they are one series",
+    "quirks_pydicom": "two of its files are a SEG and an RTSTRUCT",
+}
+# reason -> cases that must be refused for it, read to the last voxel; every other case is kept
+REFUSED = {
+    "BRATS2015_deepmedic": {},
+    "BTCV_IMIS": {"label_missing": 2},
+    "BiomedParseData-Demo": {},
+    "MedSAM2_CT_DeepLesion_npz": {},
+    "SAM-Med2D_demo": {"label_missing": 1},
+    "dicompyler_example_data": {},
+    "elastix_lung_mha": {"image_missing": 1, "mask_size": 1},
+    "highdicom": {"image_kind": 3, "image_missing": 4, "label_missing": 1},
+    "quirks_nibabel": {"label_missing": 6},
+    "quirks_pydicom": {"image_missing": 2, "label_missing": 11},
+    "rt-utils_mock_data": {"label_missing": 1, "unknown_slice": 2},
+    "sct_testing_data": {"label_missing": 1},
+    "stardist_examples": {},
 }
 
 
@@ -50,7 +91,8 @@ def test_a_card_is_complete(name: str) -> None:
     assert set(card.searched) <= set(card.concepts)
     for layout in card.layouts:
         for pattern in (layout.image, layout.label, *layout.readings.values()):
-            assert not pattern or "case" in re.compile(pattern).groupindex
+            about_many = isinstance(layout.labels or card.labels, Coco | Sprites) and pattern == layout.label
+            assert not pattern or about_many or "case" in re.compile(pattern).groupindex
     recipe = recipe_file(card)
     assert recipe == recipe_file(load_card(name))
     assert len(recipe["code_sha256"]) == 64
@@ -79,6 +121,30 @@ def test_the_mirror_has_the_cases(mirror: Path, name: str) -> None:
     cases: list[RawCase] = list(cases_of(load_card(name))(mirror / name))
     complete = sum(bool(case.images and case.labels) for case in cases)
     assert (len(cases), complete, len({case.group for case in cases})) == MIRRORED[name]
+
+
+@pytest.mark.parametrize("name", sorted(set(MIRRORED) - set(COUNTED_OTHERWISE)))
+def test_the_images_are_as_many_as_the_mirror_says(mirror: Path, name: str) -> None:
+    with (mirror / "SOURCES.csv").open(encoding="utf-8", newline="") as handle:
+        counted = {row["dataset"]: row["n_images"] for row in csv.DictReader(handle)}
+    series = {case.images for case in cases_of(load_card(name))(mirror / name) if case.images}
+    assert len(series) == int(counted[name])
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_every_file_of_a_sample_is_kept_refused_or_no_data(mirror: Path, name: str) -> None:
+    said = check(load_card(name), mirror / name)
+    assert said["reasons"] == REFUSED[name]
+    assert said["unmatched"] == []
+    assert said["cases_kept"] == said["cases_found"] - sum(REFUSED[name].values())
+
+
+def test_the_external_sets_of_the_paper_are_for_evaluation_only() -> None:
+    external = {
+        "TN3K", "HC18", "CVC-ClinicDB", "ETIS-Larib", "PH2", "CHASE_DB1", "STARE", "DDTI", "TG3K", "DSB2018", "CoNSeP",
+    }  # fmt: skip
+    marked = {name for name in CARDS if load_card(name).evaluation_only}
+    assert marked == {*external, "stardist_examples"}  # which is a picture of DSB2018
 
 
 def test_official_archives_are_read_in_their_own_layout() -> None:

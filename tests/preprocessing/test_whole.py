@@ -102,3 +102,20 @@ def test_a_volume_in_several_gzip_members_is_still_read(tmp_path: Path) -> None:
     plain = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(plain[:500]) + gzip.compress(plain[500:]))
     assert np.array_equal(sitk.GetArrayFromImage(read_volume(path)), voxels)
+
+
+def test_a_frame_of_an_unpacked_file_is_that_frame_and_the_header_is_judged_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "frames.nii.gz"
+    voxels = np.random.default_rng(3).integers(0, 255, (3, 5, 9, 7)).astype(np.int16)
+    frames = [sitk.GetImageFromArray(frame) for frame in voxels]
+    sitk.WriteImage(sitk.JoinSeries(frames), str(path))
+    with unpacked(path) as inside:
+        assert inside is not None
+    for number, frame in enumerate(voxels):
+        assert np.array_equal(sitk.GetArrayFromImage(read_volume(path, number)), frame)
+    plain = bytearray(gzip.decompress(path.read_bytes()))
+    plain[80:84] = np.float32(0).tobytes()  # pixdim[1]: ITK alone would make 1 mm of it
+    path.write_bytes(gzip.compress(bytes(plain)))
+    with pytest.raises(CaseError) as caught:
+        read_volume(path, 0)
+    assert caught.value.reason == "spacing"

@@ -65,3 +65,15 @@ def test_tombstones_are_appended_once_and_read_strictly(tmp_path: Path) -> None:
     path.write_text(path.read_text() + '{"dataset": "BUSI"\n')
     with pytest.raises(DataError, match="line 3"):
         read_tombstones(path)
+
+
+def test_a_withdrawal_and_its_end_rewrite_one_shard_and_leave_the_others_alone(flat: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    whole = build(FLAT, flat, out, cache)
+    before = contents(out)
+    for withdrawn in (["case05"], []):
+        build(FLAT, flat, tmp_path / f"fresh{len(withdrawn)}", withdrawn=withdrawn)
+        report = build(FLAT, flat, out, cache, withdrawn=withdrawn)
+        assert contents(out) == contents(tmp_path / f"fresh{len(withdrawn)}")
+        assert report["reused_shards"] == len(whole["shards"]) - 1
+    assert contents(out) == before

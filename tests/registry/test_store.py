@@ -29,6 +29,8 @@ def test_the_same_candidate_twice_is_one_version_with_everything_known_about_it(
     assert version.tags["segfoundry.data_version"] == "data-v1"
     assert version.tags["segfoundry.manifest.BUSI"] == made.lineage["manifest_digests"]["BUSI"]
     assert version.tags["segfoundry.strictest_licence"] == "research and education only"
+    assert version.tags["segfoundry.commercial_use"] == "no"
+    assert version.tags["segfoundry.redistribution"] == "yes"
 
     run = store.client.get_run(first.run_id)
     assert run.info.status == "FINISHED"

@@ -180,12 +180,9 @@ def case(old: Path, new: Path, rows: int) -> Any:
 
 def diff(old: Path, new: Path, rows: int) -> Any:
     """Counts of what changed."""
-    import preprocessing.diff as module
+    from preprocessing.diff import diff_manifests
 
-    by_path = getattr(module, "diff_manifests", None)
-    if by_path is None:  # a checkout whose diff takes tables; the limit on memory stops it where it must
-        return module.diff(pq.read_table(old), pq.read_table(new))["counts"]
-    return by_path(old, new)["counts"]
+    return diff_manifests(old, new)["counts"]
 
 
 def peak_bytes() -> int:

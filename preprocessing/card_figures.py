@@ -22,6 +22,7 @@ from preprocessing.harmonize.payload import decode
 _MOST_BINS = 12
 _INTENSITY_SAMPLES = 48  # decoded for the histogram; the choice is by hash
 _INTENSITY_BINS = 32
+_INTENSITY_SIDE_PX = 512  # of larger samples every second, third, … row and column counts
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,9 @@ def _intensity(manifest: pa.Table, folder: Path) -> Histogram | None:
     counts = np.zeros(_INTENSITY_BINS, dtype=np.int64)
     for payload in payloads.values():
         pixels = decode(payload)
-        grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2).astype(np.uint8)
+        step = max(1, max(pixels.shape[:2]) // _INTENSITY_SIDE_PX)
+        pixels = pixels[::step, ::step]
+        grey = pixels if pixels.ndim == 2 else pixels.sum(axis=2, dtype=np.uint16) // 3
         counts += np.bincount(grey.ravel() // (256 // _INTENSITY_BINS), minlength=_INTENSITY_BINS)
     labels = tuple(str(value) for value in range(0, 256, 256 // _INTENSITY_BINS))
     # per mille of all pixels: images differ in size, shares can be compared between datasets

@@ -108,7 +108,9 @@ def suites(mirror: Path, scratch: Path, peer_python: Path) -> list[Suite]:
 def repeated(card: DatasetCard, source: Path, target: Path, copies: int) -> Part:
     """`copies` of every whole case of a dataset in its own layout, and its card, which allows a copy's number."""
     shutil.rmtree(target, ignore_errors=True)
-    loose = replace(card, layouts=tuple(_loosened(layout) for layout in card.layouts))
+    # copies are one group: in several splits they would be quarantined as duplicates of each other
+    group = card.group or r"^(.*?)(?:-copy[0-9]+)?$"
+    loose = replace(card, layouts=tuple(_loosened(layout) for layout in card.layouts), group=group)
     cases = [case for case in cases_of(card)(source) if case.images and case.labels]
     for case in cases:
         for file in case.files:
@@ -203,4 +205,5 @@ LARGE_CARD = DatasetCard(
     labels=ByValue(dict(enumerate(_CONCEPTS, start=1))),
     intensity=Intensity("percentile", (0.5, 99.5)),
     searched=_CONCEPTS,
+    group=r"^(case\d+)",
 )

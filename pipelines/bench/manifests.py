@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -26,6 +28,7 @@ from preprocessing import schema
 SLICES = 20
 BLOCK = 131_072
 TARGET_S, TARGET_BYTES = 3.0, 4 << 30
+LIMIT_S, LIMIT_BYTES = 120, 8 << 30
 QUESTIONS = {
     "split counts": "splits",
     "rows of one case": "case",
@@ -34,29 +37,27 @@ QUESTIONS = {
 
 
 def measure(rows: int, scratch: Path, repetitions: int) -> list[dict[str, Any]]:
-    """{"question", "rows", "seconds": […], "median_s", "peak_bytes", "answer", "met"} for each question."""
+    """{"question", "rows", "file_bytes", "seconds": […], "median_s", "peak_bytes", "answer", "met"} for each question.
+
+    One that needs more than `LIMIT_BYTES` or `LIMIT_S` is stopped before it harms the machine: it has "failed" in
+    place of figures, and is not met.
+    """
     old, new = scratch / "old.parquet", scratch / "new.parquet"
     scratch.mkdir(parents=True, exist_ok=True)
     write(old, rows, changed=False)
     write(new, rows, changed=True)
     found = []
     for title, question in QUESTIONS.items():
-        runs = [_asked(question, old, new, rows) for _ in range(repetitions)]
+        row: dict[str, Any] = {"question": title, "rows": rows, "file_bytes": old.stat().st_size, "met": False}
+        try:
+            runs = [_asked(question, old, new, rows) for _ in range(repetitions)]
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            found.append({**row, "failed": f"stopped: {_why(error)}"})
+            continue
         seconds = sorted(run["seconds"] for run in runs)
-        peak = max(run["peak_bytes"] for run in runs)
-        median = seconds[len(seconds) // 2]
-        found.append(
-            {
-                "question": title,
-                "rows": rows,
-                "file_bytes": old.stat().st_size,
-                "seconds": seconds,
-                "median_s": median,
-                "peak_bytes": peak,
-                "answer": runs[0]["answer"],
-                "met": median <= TARGET_S and peak <= TARGET_BYTES,
-            }
-        )
+        median, peak = statistics.median(seconds), max(run["peak_bytes"] for run in runs)
+        row.update(seconds=seconds, median_s=median, peak_bytes=peak, answer=runs[0]["answer"])
+        found.append({**row, "met": median <= TARGET_S and peak <= TARGET_BYTES})
     old.unlink()
     new.unlink()
     return found
@@ -153,9 +154,15 @@ def _offsets(lengths: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np
 
 def _asked(question: str, old: Path, new: Path, rows: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "pipelines.bench.manifests", question, str(old), str(new), str(rows)]
-    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
+    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, timeout=LIMIT_S)
     value: dict[str, Any] = json.loads(done.stdout)
     return value
+
+
+def _why(error: subprocess.CalledProcessError | subprocess.TimeoutExpired) -> str:
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"more than {LIMIT_S} s"
+    return f"exit code {error.returncode} (memory is limited to {LIMIT_BYTES / 2**30:.0f} GiB)"
 
 
 def splits(old: Path, new: Path, rows: int) -> Any:
@@ -173,12 +180,9 @@ def case(old: Path, new: Path, rows: int) -> Any:
 
 def diff(old: Path, new: Path, rows: int) -> Any:
     """Counts of what changed."""
-    import preprocessing.diff as module
+    from preprocessing.diff import diff_manifests
 
-    by_path = getattr(module, "diff_manifests", None)
-    if by_path is None:  # a checkout whose diff still takes tables
-        return module.diff(pq.read_table(old), pq.read_table(new))["counts"]
-    return by_path(old, new)["counts"]
+    return diff_manifests(old, new)["counts"]
 
 
 def peak_bytes() -> int:
@@ -194,6 +198,7 @@ def main() -> None:
     """Answer one question about two manifests; print {"seconds", "peak_bytes", "answer"}."""
     name, old, new, rows = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     question: Callable[[Path, Path, int], Any] = {"splits": splits, "case": case, "diff": diff}[name]
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))
     begun = time.monotonic()
     answer = question(old, new, rows)
     seconds = time.monotonic() - begun

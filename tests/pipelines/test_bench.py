@@ -66,6 +66,16 @@ def test_a_made_up_manifest_is_a_manifest_and_changes_where_it_should(tmp_path: 
     assert sum(manifests.splits(old, new, rows).values()) == rows
 
 
+def test_a_question_that_needs_too_much_is_stopped_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "QUESTIONS", {"split counts": "splits", "one that is unknown": "nonsense"})
+    good, bad = manifests.measure(2_000, tmp_path, 1)
+    assert (good["met"], sum(good["answer"].values())) == (True, 2_000)
+    assert not bad["met"]
+    assert "NOT met" in page.markdown(
+        {"machine": machine.describe(), "repetitions": 1, "total_s": 1, "manifest": [good, bad]}
+    )
+
+
 def test_the_page_tells_bad_figures_too() -> None:
     row = {
         "title": "small volumes", "samples": 10, "contestant": "loop", "contestant_title": "a loop", "is_ours": False,

@@ -204,6 +204,8 @@ class DatasetCard:
     spacing_mm_zyx: tuple[float, float, float] | None = None  # of the harmonized axes; None: kept as it is
     axes: tuple[Literal["z", "y", "x"], ...] = ()  # empty: the axis of coarsest spacing alone
     frame: int | None = None  # counted from 0; None: a file of several frames is refused
+    # Volumes: `own` puts masks of another grid onto the image's, where they cover it; `image`: they must have its grid.
+    label_grid: Literal["image", "own"] = "image"
     evaluation_only: bool = False  # an external test set: training on it is an error
     unions: tuple[str, ...] = ()  # concepts of the ontology that are made of this card's: see preprocessing.ontology
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # concept -> words beside the ontology's

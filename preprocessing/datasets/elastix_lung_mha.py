@@ -1,7 +1,7 @@
 """Test data of elastix: a small lung CT in MetaImage with masks of another grid.
 
 Source https://github.com/SuperElastix/elastix (0c0b19f), Apache-2.0, doi:10.1109/TMI.2009.2035616. The mask has the
-full resolution, the CT does not: quarantined. Mask and segmentation (value 137) of the follow-up have no CT.
+full resolution and the CT every other voxel of it. Mask and segmentation (value 137) of the follow-up have no CT.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ CARD = DatasetCard(
         ),
     ),
     labels=ByValue({1: "lung", 137: "lung"}),
+    label_grid="own",
     intensity=Intensity("window", (-1000.0, 400.0)),
     annotator="of the authors of elastix",
     group=r"^(3DCT_lung)_",

@@ -9,6 +9,7 @@ arrays (z, y, x).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -136,7 +137,7 @@ def check_same_grid(image: sitk.Image, mask: sitk.Image) -> None:
             "mask_size",
             expected=f"{_times(image.GetSize())} voxels (x, y, z), as the image",
             found=_times(mask.GetSize()),
-            fix="Resample the mask onto the image's grid with nearest neighbour",
+            fix="Resample the mask onto the image's grid, or say `label_grid: own` where it is known to lie right",
         )
     corner = [size - 1 for size in image.GetSize()]
     distance = 0.0
@@ -149,8 +150,29 @@ def check_same_grid(image: sitk.Image, mask: sitk.Image) -> None:
             "mask_grid",
             expected="a mask on the image's grid",
             found=f"corners up to {distance:.3f} mm apart",
-            fix="Resample the mask onto the image's grid with nearest neighbour",
+            fix="Resample the mask onto the image's grid, or say `label_grid: own` where it is known to lie right",
         )
+
+
+def onto_grid(mask: sitk.Image, image: sitk.Image) -> sitk.Image:
+    """A label volume on the grid of `image`, each voxel of which takes the value nearest to its middle.
+
+    Raises CaseError `mask_grid` where the label does not cover the middle of every voxel of the image: what was
+    not looked at must not be read as "nothing there".
+    """
+    last = [size - 1 for size in image.GetSize()]
+    outside = 0.0  # voxels of the label
+    for corner in itertools.product(*((0, end) for end in last)):
+        where = np.array(mask.TransformPhysicalPointToContinuousIndex(image.TransformIndexToPhysicalPoint(corner)))
+        outside = max(outside, float((-0.5 - where).max()), float((where - np.array(mask.GetSize()) + 0.5).max()))
+    if not outside <= _GRID_TOLERANCE:
+        raise CaseError(
+            "mask_grid",
+            expected="a mask that covers the whole image (label_grid: own)",
+            found=f"an image that reaches {outside:.1f} voxels beyond the mask",
+            fix="Find the image that the mask was drawn on",
+        )
+    return _nearest(mask, image)
 
 
 def slicing_axis(spacing_xyz: tuple[float, ...]) -> str:

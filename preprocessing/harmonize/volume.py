@@ -72,9 +72,16 @@ def label_masks(item: CaseItem, file: str, volume: Volume) -> Masks:
     if stacks.is_array(path, item.layout):
         found = stack.read_masks(path, item.layout, item.case.index, _shape(volume), rule, item.part(file))
         return _oriented(found, volume.original, item.orientation) if volume.placed else found
+    return masks_of(nifti_family.array_of(_label_volume(item, path, volume)), rule, item.part(file))
+
+
+def _label_volume(item: CaseItem, path: Path, volume: Volume) -> sitk.Image:
+    """One label file on the grid of `volume.oriented`."""
     label = geometry.orient(nifti_family.read_volume(path, item.card.frame), item.orientation)
+    if item.card.label_grid == "own":
+        return geometry.onto_grid(label, volume.oriented)
     geometry.check_same_grid(volume.oriented, label)
-    return masks_of(nifti_family.array_of(label), rule, item.part(file))
+    return label
 
 
 def label_numbers(item: CaseItem, file: str, volume: Volume) -> dict[str, NDArray[Any]]:
@@ -85,8 +92,7 @@ def label_numbers(item: CaseItem, file: str, volume: Volume) -> dict[str, NDArra
         if volume.placed:
             found = {concept: _oriented_array(ids, volume.original, item.orientation) for concept, ids in found.items()}
     elif isinstance(rule, InstanceIds):
-        label = geometry.orient(nifti_family.read_volume(path, item.card.frame), item.orientation)
-        found = {rule.concept: nifti_family.array_of(label)}
+        found = {rule.concept: nifti_family.array_of(_label_volume(item, path, volume))}
     else:
         return {}
     return {concept: geometry.regrid_numbers(ids, volume.oriented, volume.harmonized) for concept, ids in found.items()}

@@ -68,7 +68,7 @@ REFUSED = {
     "MedSAM2_CT_DeepLesion_npz": {},
     "SAM-Med2D_demo": {"label_missing": 1},
     "dicompyler_example_data": {},
-    "elastix_lung_mha": {"image_missing": 1, "mask_size": 1},
+    "elastix_lung_mha": {"image_missing": 1},
     "highdicom": {"image_kind": 3, "image_missing": 4, "label_missing": 1},
     "quirks_nibabel": {"label_missing": 6},
     "quirks_pydicom": {"image_missing": 2, "label_missing": 11},

@@ -77,6 +77,24 @@ def test_a_mask_stored_the_other_way_round_is_the_same_mask() -> None:
         geometry.check_same_grid(geometry.orient(image, "LPS"), geometry.orient(mask, "LPS"))
 
 
+def test_a_finer_mask_is_put_onto_the_image_where_it_covers_it() -> None:
+    image = sitk.Image(6, 8, 5, sitk.sitkInt16)
+    image.SetSpacing((2.0, 2.0, 3.0))
+    image.SetOrigin((10.0, -20.0, 30.0))
+    image.SetDirection(phantom("LPS", 20.0).GetDirection())
+    coarse = np.zeros((5, 8, 6), np.uint8)
+    coarse[1:3, 2:7, 1:4] = 7
+    coarse[4, 0, 5] = 9  # at a corner: an error of half a voxel would lose it
+    fine = sitk.GetImageFromArray(coarse.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+    fine.SetSpacing((1.0, 1.0, 1.5))
+    fine.SetDirection(image.GetDirection())
+    fine.SetOrigin(image.TransformContinuousIndexToPhysicalPoint([-0.25] * 3))
+    assert np.array_equal(sitk.GetArrayFromImage(geometry.onto_grid(fine, image)), coarse)
+    short = fine[:, 2:, :]  # its first row of image voxels was never looked at
+    with pytest.raises(CaseError, match=r"mask_grid.*1\.0 voxels beyond"):
+        geometry.onto_grid(short, image)
+
+
 @pytest.mark.parametrize(
     ("spacing", "axis", "plane"),
     [

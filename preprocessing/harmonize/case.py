@@ -27,6 +27,7 @@ from preprocessing.readers import DECODER_ERRORS, dicom, nifti_family, stacks, u
 from preprocessing.readers.dicom_file import read_header
 from preprocessing.readers.sniff import kind_at
 
+_HALVES = ("image_missing", "label_missing")
 _LOOKED_AT = 8  # slices of a volume that are searched for writing: it is on most of them or on none
 
 __all__ = ["CaseItem", "CaseResult", "process"]
@@ -80,8 +81,9 @@ def _refusal(item: CaseItem, error: CaseError) -> dict[str, str]:
     found = error.found
     for real, shown in item.shown_files.items():  # a decoder may quote the name that a closed dataset hides
         found = found.replace(real, shown).replace(Path(real).name, Path(shown).name)
-    paths = [Path(item.root) / each for each in item.case.files]
-    found = deid.scrub(found, deid.secrets_of(path for path in paths if kind_at(path) == "dicom"), not item.card.public)
+    if error.reason not in _HALVES:  # those quote nothing, and a header may well say "image"
+        dicom = [path for each in item.case.files if kind_at(path := Path(item.root) / each) == "dicom"]
+        found = deid.scrub(found, deid.secrets_of(dicom), not item.card.public)
     return {
         "case_id": item.shown_id,
         "file": item.shown_files[file],

@@ -57,6 +57,18 @@ class Train(Section):
     start: str
     datasets: list[str] = []  # empty: all of `datasets` whose cards do not keep them for evaluation
     licence: Literal["any", "commercial", "redistribution"] = "any"
+    min_workers: Annotated[int, Field(ge=0)] = 0  # go on with so few when machines are lost; 0: as many as `workers`
+    strategy: Literal["auto", "ddp", "fsdp2"] = "auto"
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 0  # beside every so many steps; 0: steps alone
+    storage: str = ""  # folder or fsspec URL for checkpoints; empty: the workspace's own
+    sample_log: bool = False  # write which samples each step saw
+
+    @model_validator(mode="after")
+    def _fewer_than_all(self) -> Train:
+        if self.min_workers > self.workers:
+            msg = f"min_workers of at most workers ({self.workers})"
+            raise ValueError(msg)
+        return self
 
 
 class Evaluate(Section):

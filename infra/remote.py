@@ -257,3 +257,28 @@ def blocks_of(url: str) -> Iterator[bytes]:
         raise DataError(f"{url}: expected a file, found nothing there") from missing
     except Exception as broken:
         raise _unreachable(url, broken) from broken
+
+
+def put_file(path: Path, url: str) -> None:
+    """Copy a local file to `url`; it appears there whole or not at all, as object stores promise.
+
+    ServiceError where the store does not take it.
+    """
+    store, target = _open(url)
+    try:
+        # object stores have no folders; those that have some must be asked for them
+        store.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        store.put_file(str(path), target)
+    except Exception as broken:
+        raise _unreachable(url, broken) from broken
+
+
+def remove_file(url: str) -> None:
+    """Remove one file; nothing happens where there is none. ServiceError where the store does not answer."""
+    store, path = _open(url)
+    try:
+        store.rm_file(path)
+    except FileNotFoundError:
+        return
+    except Exception as broken:
+        raise _unreachable(url, broken) from broken

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers.models.sam3.configuration_sam3 import Sam3Config
@@ -116,12 +117,17 @@ def wording_of(data_root: Path, datasets: Iterable[str]) -> dict[str, list[str]]
 class Place(lightning.Callback):
     """Puts into every checkpoint where the stream was: after the batches that were trained on, not those made ready.
 
-    It comes before any callback that saves at the end of a batch.
+    It comes before any callback that saves at the end of a batch. It also seeds torch anew for every batch, from
+    seed, step and rank: random numbers have no state that a checkpoint would have to carry for each rank.
     """
 
-    def __init__(self, stream: BatchStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: BatchStream, seed: int, rank: int) -> None:
+        self._stream, self._seed, self._rank = stream, seed, rank
         self._step = stream.first_step
+
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Dropout and the like draw from here."""
+        torch.manual_seed(int(np.random.SeedSequence([self._seed, 4, self._step, self._rank]).generate_state(1)[0]))
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """One more batch."""
@@ -201,6 +207,7 @@ def fit(
     barrier: Callable[[], None],
     make_trainer: Callable[[list[lightning.Callback]], lightning.Trainer],
     resume: Path | None = None,
+    module_class: type[Sam3Training] = Sam3Training,
 ) -> FitResult:
     """Train to the recipe's last step, from `resume` (a Lightning checkpoint file) where there is one."""
     recipe = spec.recipe
@@ -208,12 +215,12 @@ def fit(
     store = open_store(spec)
     prepare(spec, "train", rank, world_size, store)
     barrier()
-    module = Sam3Training(recipe, start_model(recipe, spec.start))
+    module = module_class(recipe, start_model(recipe, spec.start))
     stream = open_stream(spec, "train", rank, world_size, store)
     if resume:
         stream.load_state_dict(torch.load(resume, weights_only=True, mmap=True)[STREAM_STATE])
     chronicle = Chronicle(Path(spec.run_dir), recipe)
-    trainer = make_trainer([Place(stream), chronicle])
+    trainer = make_trainer([Place(stream, recipe.seed, rank), chronicle])
     # the stream batches by itself; batch_size=None passes its batches through
     loader = DataLoader(
         stream,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from infra.storage import digest_of, read_json, sha256_file, write_json, write_t
 from preprocessing import schema
 from preprocessing.schema.licences import model_licence
 from training import recipes
+from training.failures import Losses, verdict
 from training.measure import THRESHOLD_SAMPLES, places, replaced_folder, run_evaluation, threshold_job
-from training.spec import CONFIG, START, TOKENIZER, WEIGHTS
+from training.spec import CONFIG, START, TOKENIZER, WEIGHTS, FitSpec, RunSettings, choose_strategy, start_config
 
 __all__ = ["run_evaluation", "run_training"]
 
@@ -31,8 +32,9 @@ Progress = Callable[[dict[str, Any]], None]
 
 ENGINE = "training.predict:Segmenter"
 _POLL_SECONDS = 0.5
-_CHECKPOINT = "state.ckpt"
-_MAX_WORKER_FAILURES = 3
+_NODES_SECONDS = 120  # to wait for nodes after some were lost
+LOSSES_FILE = "losses.jsonl"
+"""In the run's folder: a line for each lost worker or node."""
 
 
 def run_training(
@@ -54,8 +56,6 @@ def run_training(
         run_dir: machine-local state: Ray Train runs, prepared shards, progress.
         progress: called about twice a second with step, steps, loss, samples_per_s, eta_s.
     """
-    from training.spec import FitSpec, start_config
-
     recipe = recipes.resolve(params)
     start = str(params.get("start") or "")
     if start:
@@ -66,13 +66,23 @@ def run_training(
     _need_train_samples(data_root, datasets)
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
-    spec = FitSpec(recipe, str(data_root.resolve()), datasets, str(run_dir), start)
     identity = {"recipe": asdict(recipe), "code": recipes.code_sha256(), "digests": digests, "start": start}
     final = run_dir / "final" / digest_of(identity)[:16]
+    workers = int(params.get("workers", 1))
+    run = RunSettings(
+        strategy=str(params.get("strategy", "auto")),
+        # the same inputs find the same run: a killed one goes on from its last checkpoint
+        checkpoints=f"{params.get('storage') or run_dir / 'checkpoints'}/{final.name}",
+        checkpoint_minutes=float(params.get("checkpoint_minutes", 0)),
+        sample_log=bool(params.get("sample_log", False)),
+    )
+    choose_strategy(recipe, run.strategy, workers, 0, 0)  # what cannot be is refused before anything is started
+    spec = FitSpec(recipe, str(data_root.resolve()), datasets, str(run_dir), start, run=run)
     if not (final / "done.json").is_file():
+        _refuse_too_many(workers)
         with _watch(run_dir, progress):
-            _train(spec, final, int(params.get("workers", 1)))
-    return _publish(spec, final, out, digests, int(params.get("workers", 1)))
+            _train(spec, final, workers, int(params.get("min_workers") or workers))
+    return _publish(spec, final, out, digests, workers)
 
 
 def _need_train_samples(data_root: Path, datasets: list[str]) -> None:
@@ -94,37 +104,92 @@ def _refuse_evaluation_only(data_root: Path, datasets: list[str]) -> None:
         raise UsageError(msg)
 
 
-def _train(spec: Any, final: Path, workers: int) -> None:
+def _refuse_too_many(workers: int) -> None:
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
-    resources = ray.cluster_resources()
-    use_gpu = resources.get("GPU", 0) >= workers
-    if resources.get("CPU", 0) < workers:
+    found = int(ray.cluster_resources().get("CPU", 0))
+    if found < workers:
         msg = (
-            f"train.workers: expected at most {int(resources.get('CPU', 0))}, the CPUs of this Ray session, "
+            f"train.workers: expected at most {found}, the CPUs of this Ray session, "
             f"found {workers}. Lower train.workers in params.yaml or start Ray with more CPUs"
         )
         raise UsageError(msg)
+
+
+def _train(spec: FitSpec, final: Path, workers: int, least: int) -> None:
+    """Run attempts until one ends with its weights; a lost worker costs an attempt, a wrong run ends it."""
+    from ray.train import ControllerError, WorkerGroupError
+
+    from training.checkpoints import CheckpointStore
+
+    store = CheckpointStore(spec.run.checkpoints)
+    losses = Losses(Path(spec.run_dir) / LOSSES_FILE)
+    while not (final / "done.json").is_file():
+        _wait_for_nodes(least)
+        folder = Path(spec.run_dir) / "ray" / f"{final.name}-{losses.count}"
+        shutil.rmtree(folder, ignore_errors=True)  # of a killed run: it is our checkpoints that say where it was
+        failures: Mapping[int, BaseException]
+        try:
+            result = _attempt(spec, final, folder, workers, least)
+        except WorkerGroupError as error:
+            failures = error.worker_failures
+        except ControllerError as error:
+            failures = {0: error}  # no workers could be had, or the one who starts them died
+        else:
+            if not (final / "done.json").is_file():
+                msg = f"training ended without its weights in {final}: {result.error or f'see {folder}'}"
+                raise ServiceError(msg)
+            break
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        wrong = verdict(failures)
+        if wrong is not None:
+            raise wrong from None
+        losses.record(failures, store.newest_step(), workers)
+    # the run is over and its weights are kept: its checkpoints (optimiser state) are not needed again
+    store.remove()
+
+
+def _wait_for_nodes(least: int) -> None:
+    """Return when the living nodes have room for `least` workers."""
+    import ray
+
+    deadline = time.monotonic() + _NODES_SECONDS
+    while True:
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus = sum(int(node.get("GPU", 0)) for node in alive)
+        room = gpus or sum(int(node.get("CPU", 0)) for node in alive)
+        if room >= least:
+            return
+        if time.monotonic() > deadline:
+            msg = (
+                f"train: expected a Ray cluster with room for at least {least} workers, found {room} "
+                f"{_NODES_SECONDS} s after machines were lost. Start nodes or lower train.min_workers; "
+                "the run goes on from its last checkpoint when it is started again"
+            )
+            raise ServiceError(msg)
+        time.sleep(_POLL_SECONDS)
+
+
+def _attempt(spec: FitSpec, final: Path, folder: Path, workers: int, least: int) -> Any:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    resources = ray.cluster_resources()
     trainer = TorchTrainer(
         _rank,
-        train_loop_config={"spec": spec, "final": str(final), "threads": max(1, int(resources["CPU"]) // workers)},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        train_loop_config={"spec": spec, "final": str(final), "cpus": int(resources.get("CPU", 1))},
+        scaling_config=ScalingConfig(
+            num_workers=workers if least == workers else (least, workers),
+            use_gpu=resources.get("GPU", 0) >= least,
+        ),
+        # Ray tries everything again alike; which failures deserve it is decided in `_train`
         run_config=RunConfig(
-            # the same inputs find the same run: a killed one goes on from its last checkpoint
-            name=final.name,
-            storage_path=str(Path(spec.run_dir) / "ray"),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=_MAX_WORKER_FAILURES),
+            name=folder.name, storage_path=str(folder.parent), failure_config=FailureConfig(max_failures=0)
         ),
     )
-    result = trainer.fit()
-    if not (final / "done.json").is_file():
-        msg = f"training ended without its weights in {final}: {result.error or 'see the Ray Train run beside it'}"
-        raise ServiceError(msg)
-    # the run is over and its weights are kept: its checkpoints (optimiser state) are not needed again
-    shutil.rmtree(Path(spec.run_dir) / "ray" / final.name, ignore_errors=True)
+    return trainer.fit()
 
 
 def _rank(config: dict[str, Any]) -> None:
@@ -132,51 +197,30 @@ def _rank(config: dict[str, Any]) -> None:
     import lightning
     import torch
     from ray import train
-    from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare_trainer
+    from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
+    from ray.train.torch import get_device
 
+    from training import distributed
+    from training.checkpoints import CheckpointStore, CheckpointWriter
     from training.fit import fit
+    from training.module import Sam3Training
 
-    torch.set_num_threads(config["threads"])
     spec, final = config["spec"], Path(config["final"])
     context = train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-
-    class ReportCheckpoint(lightning.Callback):
-        """Hand a Lightning checkpoint to Ray Train every `checkpoint_every` steps."""
-
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-            step = trainer.global_step
-            if step % spec.recipe.checkpoint_every and step != spec.recipe.steps:
-                return
-            with tempfile.TemporaryDirectory() as folder:
-                trainer.save_checkpoint(Path(folder) / _CHECKPOINT)
-                metrics = {"step": step, "loss": pl_module.terms["loss"]}
-                kept = train.Checkpoint.from_directory(folder) if rank == 0 else None
-                train.report(metrics, checkpoint=kept)
+    torch.set_num_threads(max(1, config["cpus"] // world_size))
+    device = get_device()
+    kind = distributed.strategy_of(spec, world_size, device)
+    writer = CheckpointWriter(CheckpointStore(spec.run.checkpoints))
 
     def make_trainer(callbacks: list[lightning.Callback]) -> lightning.Trainer:
-        trainer = lightning.Trainer(
-            max_steps=spec.recipe.steps,
-            max_epochs=-1,
-            accelerator="auto",
-            devices="auto",
-            strategy=RayDDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True),
-            plugins=[RayLightningEnvironment()],
-            callbacks=[*callbacks, ReportCheckpoint()],
-            gradient_clip_val=spec.recipe.clip_norm,
-            precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        return prepare_trainer(trainer)
+        if spec.run.sample_log:
+            callbacks = [*callbacks, distributed.SampleLog(Path(spec.run_dir) / "samples", rank, world_size)]
+        sharded = kind == "fsdp2"
+        strategy = distributed.Fsdp2Strategy(device) if sharded else RayDDPStrategy(**distributed.DDP_OPTIONS)
+        return distributed.make_trainer(spec, strategy, writer, callbacks, plugins=[RayLightningEnvironment()])
 
-    with contextlib.ExitStack() as stack:
-        resume = None
-        checkpoint = train.get_checkpoint()
-        if checkpoint is not None:
-            resume = Path(stack.enter_context(checkpoint.as_directory())) / _CHECKPOINT
+    with distributed.resume_point(writer.store, device) as resume:
         result = fit(
             spec,
             rank=rank,
@@ -184,19 +228,21 @@ def _rank(config: dict[str, Any]) -> None:
             barrier=torch.distributed.barrier,
             make_trainer=make_trainer,
             resume=resume,
+            module_class=distributed.ShardedTraining if kind == "fsdp2" else Sam3Training,
         )
+    weights = result.module.averaged_state()  # all ranks: it may be divided among them
     if rank == 0:
-        _write_final(spec, final, result)
+        _write_final(spec, final, result, weights)
 
 
-def _write_final(spec: Any, final: Path, result: Any) -> None:
+def _write_final(spec: FitSpec, final: Path, result: Any, weights: Any) -> None:
     from training.fit import start_model
     from training.sam3.checkpoint import save_weights
     from training.sam3.tokenizer import PromptTokenizer
 
     final.mkdir(parents=True, exist_ok=True)
     save_weights(final / START, start_model(spec.recipe, spec.start).state_dict())
-    save_weights(final / WEIGHTS, result.module.averaged_state())
+    save_weights(final / WEIGHTS, weights)
     PromptTokenizer.from_installed().save(final / TOKENIZER)
     write_text(final / "history.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in result.history))
     parameters = sum(parameter.numel() for parameter in result.module.model.parameters())
@@ -229,7 +275,7 @@ def _watch(run_dir: Path, progress: Progress | None) -> Iterator[None]:
         thread.join()
 
 
-def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers: int) -> dict[str, Any]:
+def _publish(spec: FitSpec, final: Path, out: Path, digests: dict[str, str], workers: int) -> dict[str, Any]:
     """Choose the thresholds on the validation split, then put the candidate folder in place."""
     from training.decision import choose_decision, decision_record
 

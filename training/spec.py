@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.errors import UsageError
 from training.recipes import Recipe
 
 PROGRESS_FILE = "progress.json"
 CONFIG, WEIGHTS, START, TOKENIZER = "config.json", "model.safetensors", "start.safetensors", "tokenizer"
 """Files of a model folder."""
+STRATEGIES = ("auto", "ddp", "fsdp2")
+# bytes of weights, gradients and AdamW's two moments in fp32, and of the average, per parameter
+_STATE_BYTES = 20
+_STATE_SHARE = 0.5  # of a device's memory: activations need the rest
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,16 @@ class LoaderSettings:
 
 
 @dataclass(frozen=True)
+class RunSettings:
+    """How a run is spread over processes and kept. Nothing here changes what it computes."""
+
+    strategy: str = "auto"  # ddp, fsdp2 or auto (`training.distributed`)
+    checkpoints: str = ""  # folder or fsspec URL of this run's own; empty: below run_dir
+    checkpoint_minutes: float = 0  # at most between checkpoints, beside every `checkpoint_every` steps; 0: no matter
+    sample_log: bool = False  # write which samples each step saw to run_dir/samples
+
+
+@dataclass(frozen=True)
 class FitSpec:
     """What a rank needs to know; plain values, so that it travels to other machines."""
 
@@ -36,9 +51,36 @@ class FitSpec:
     run_dir: str  # storage that all ranks share
     start: str = ""  # model folder to start from; empty: our own initialisation
     loader: LoaderSettings = field(default_factory=LoaderSettings)
+    run: RunSettings = field(default_factory=RunSettings)
 
 
 def start_config(start: str) -> dict[str, Any]:
     """`sam3` and `image_size` of a start folder's config.json."""
     config: dict[str, Any] = json.loads((Path(start) / CONFIG).read_text(encoding="utf-8"))
     return config
+
+
+def choose_strategy(recipe: Recipe, wanted: str, world_size: int, device_bytes: int, parameters: int) -> str:
+    """`ddp` or `fsdp2`: as `wanted`, or for `auto` fsdp2 where a device would be half full of state alone.
+
+    Args:
+        recipe: its optimiser decides whether state can be divided at all.
+        wanted: one of `STRATEGIES`.
+        world_size: number of ranks.
+        device_bytes: memory of one device; 0 for CPUs, which share theirs.
+        parameters: of the model.
+    """
+    if wanted not in STRATEGIES:
+        msg = f"params.yaml: train.strategy: expected one of {', '.join(STRATEGIES)}, found {wanted!r}"
+        raise UsageError(msg)
+    if wanted == "fsdp2" and recipe.optimiser != "adamw":
+        msg = (
+            f"params.yaml: train.strategy: fsdp2 expects a recipe with optimiser adamw, found {recipe.optimiser} "
+            f"in recipe {recipe.name}: Muon needs whole matrices, and fsdp2 gives each rank some rows of them. "
+            "Use train.strategy: ddp, or another recipe"
+        )
+        raise UsageError(msg)
+    if wanted != "auto":
+        return wanted
+    too_much = device_bytes > 0 and parameters * _STATE_BYTES > _STATE_SHARE * device_bytes
+    return "fsdp2" if too_much and world_size > 1 and recipe.optimiser == "adamw" else "ddp"

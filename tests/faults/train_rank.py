@@ -1,6 +1,7 @@
-"""One rank of a training run without Ray, as a process of its own: what the kill matrix starts and kills.
+"""Ranks of training runs without Ray, as real processes: what the kill matrix starts and kills.
 
-`python -m tests.faults.train_rank PLAN.json` with torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
+`python -m tests.faults.train_rank` imports torch once, and then forks the ranks of each plan that it reads from stdin
+(a line of JSON); it answers with their exit codes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import json
 import os
 import signal
 import sys
+import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,15 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from training.checkpoints import CheckpointStore, CheckpointWriter
-from training.distributed import Fsdp2Strategy, SampleLog, ShardedTraining, make_trainer, resume_point
+from training.distributed import (
+    DDP_OPTIONS,
+    Fsdp2Strategy,
+    SampleLog,
+    ShardedTraining,
+    full_tensor,
+    make_trainer,
+    resume_point,
+)
 from training.fit import fit
 from training.module import Sam3Training
 from training.recipes import tiny
@@ -67,13 +78,14 @@ def spec_of(plan: dict[str, Any]) -> FitSpec:
     )
 
 
-def main(plan: dict[str, Any]) -> None:
+def train(plan: dict[str, Any], rank: int, world_size: int) -> None:
     torch.set_num_threads(1)
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     spec = spec_of(plan)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=world_size)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{plan['meeting']}", rank=rank, world_size=world_size
+    )
     sharded = spec.run.strategy == "fsdp2"
-    strategy = Fsdp2Strategy() if sharded else DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True)
+    strategy = Fsdp2Strategy() if sharded else DDPStrategy(**DDP_OPTIONS)
     writer = CheckpointWriter(CheckpointStore(spec.run.checkpoints))
     kill = plan.get("kill") or {}
 
@@ -108,11 +120,66 @@ def main(plan: dict[str, Any]) -> None:
             module_class=ShardedTraining if sharded else Sam3Training,
         )
     weights = result.module.averaged_state()
+    plain = {name: full_tensor(value) for name, value in result.module.model.state_dict().items()}
     if rank == 0:
-        torch.save({"weights": weights, "history": result.history}, Path(spec.run_dir) / "final.pt")
+        kept = {"weights": plain, "average": weights, "history": result.history}
+        torch.save(kept, Path(spec.run_dir) / "final.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
+def _child(plan: dict[str, Any], rank: int, world_size: int) -> None:
+    log = os.open(f"{plan['meeting']}-rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ.update(
+        {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "GROUP_RANK": "0",
+            "WORLD_SIZE": str(world_size),
+            "LOCAL_WORLD_SIZE": str(world_size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "29500",  # of the environment's form; the ranks meet in a file
+        }
+    )
+    code = 1
+    try:
+        train(plan, rank, world_size)
+        code = 0
+    except BaseException:  # noqa: BLE001  told in the log, and by the exit code
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run_ranks(plan: dict[str, Any], world_size: int) -> list[int]:
+    """Fork the ranks; when one is lost the others are stopped, as a launcher does. Their exit codes."""
+    children = []
+    for rank in range(world_size):
+        child = os.fork()
+        if child == 0:
+            _child(plan, rank, world_size)
+        children.append(child)
+    codes: dict[int, int] = {}
+    deadline = time.monotonic() + plan.get("timeout_s", 400)
+    while len(codes) < world_size:
+        for child in children:
+            if child not in codes:
+                done, status = os.waitpid(child, os.WNOHANG)
+                if done:
+                    codes[child] = os.waitstatus_to_exitcode(status)
+        if any(codes.values()) or time.monotonic() > deadline:
+            for child in set(children) - codes.keys():
+                os.kill(child, signal.SIGKILL)
+                codes[child] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        time.sleep(0.02)
+    return [codes[child] for child in children]
+
+
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))
+    for line in sys.stdin:
+        order = json.loads(line)
+        print(json.dumps(run_ranks(order["plan"], order["world_size"])), flush=True)  # noqa: T201

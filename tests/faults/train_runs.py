@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from torch import Tensor
 from tests.training.made import write_dataset
 
 DATASETS = ["Alpha", "Beta"]
-TIMEOUT_S = 240
 
 
 def write_data(root: Path) -> Path:
@@ -26,49 +24,42 @@ def write_data(root: Path) -> Path:
     return root
 
 
-def run_ranks(plan: dict[str, Any], world_size: int) -> list[int]:
-    """Exit codes of `world_size` processes of `tests.faults.train_rank`; when one fails the others are ended."""
-    folder = Path(plan["run_dir"])
-    folder.mkdir(parents=True, exist_ok=True)
-    number = len(list(folder.glob("plan-*.json")))
-    file = folder / f"plan-{number}.json"
-    file.write_text(json.dumps({"datasets": DATASETS, **plan}))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = []
-    for rank in range(world_size):
-        said = (folder / f"plan-{number}-rank{rank}.log").open("w")
-        place = {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "GROUP_RANK": "0",
-            "WORLD_SIZE": str(world_size),
-            "LOCAL_WORLD_SIZE": str(world_size),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1",
-        }
-        command = [sys.executable, "-m", "tests.faults.train_rank", str(file)]
-        processes.append(subprocess.Popen(command, env={**os.environ, **place}, stdout=said, stderr=said))
-        said.close()
-    deadline = time.monotonic() + TIMEOUT_S
-    try:
-        while any(process.poll() is None for process in processes):
-            if any(process.poll() for process in processes) or time.monotonic() > deadline:
-                break  # as a launcher does: one is lost, the rest is stopped
-            time.sleep(0.05)
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-        codes = [process.wait() for process in processes]
-    return codes
+class Ranks:
+    """A process that forks the ranks of training runs: torch is imported once for all of them."""
 
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.train_rank"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=Path(__file__).parents[2],
+        )
+        self._count = itertools.count()
 
-def said(plan: dict[str, Any]) -> str:
-    """The end of what the ranks of all attempts wrote, for a message."""
-    return "\n".join(file.read_text()[-1500:] for file in sorted(Path(plan["run_dir"]).glob("plan-*.log")))
+    def run(self, plan: dict[str, Any], world_size: int) -> list[int]:
+        """Exit codes of the ranks."""
+        folder = Path(plan["run_dir"])
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = {"datasets": DATASETS, **plan, "meeting": str(folder / f"attempt-{next(self._count)}")}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"plan": whole, "world_size": world_size}) + "\n")
+        self._process.stdin.flush()
+        codes: list[int] = json.loads(self._process.stdout.readline())
+        return codes
+
+    def complete(self, plan: dict[str, Any], world_size: int) -> None:
+        """A run that must reach its end."""
+        codes = self.run(plan, world_size)
+        logs = [file.read_text()[-1500:] for file in sorted(Path(plan["run_dir"]).glob("attempt-*.log"))]
+        assert codes == [0] * world_size, "\n".join(logs)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
 
 
 def attempts(run_dir: Path) -> list[dict[int, list[str]]]:
@@ -113,9 +104,10 @@ def lineage(found: list[dict[int, list[str]]]) -> dict[int, list[str]]:
     return kept
 
 
-def final(run_dir: Path) -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = torch.load(run_dir / "final.pt", weights_only=True)["weights"]
-    return weights
+def final(run_dir: Path, what: str = "weights") -> dict[str, Tensor]:
+    """`weights` or `average` that a run ended with."""
+    found: dict[str, Tensor] = torch.load(run_dir / "final.pt", weights_only=True)[what]
+    return found
 
 
 def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:

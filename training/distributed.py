@@ -227,22 +227,28 @@ class StoreIO(CheckpointIO):
 class KeepCheckpoints(lightning.Callback):
     """Saves every `steps` optimiser steps, `minutes` after the one before, and at the last step.
 
-    It comes after the callbacks that note the step, so that what it saves is a state between two steps.
+    Between two steps, when the next one begins: at the end of a batch Lightning asks callbacks before the module, whose
+    average has not moved by then.
     """
 
-    def __init__(self, writer: CheckpointWriter, steps: int, minutes: float, last_step: int) -> None:
-        self._writer, self._steps, self._minutes, self._last_step = writer, steps, minutes, last_step
+    def __init__(self, writer: CheckpointWriter, steps: int, minutes: float) -> None:
+        self._writer, self._steps, self._minutes = writer, steps, minutes
         self._saved_at = time.monotonic()
-        self._saved_step = -1
+        self._saved_step = 0
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """What a run goes on from need not be saved again."""
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Save where it is time; all ranks come to the same verdict."""
         step = trainer.global_step
-        if step == self._saved_step:
-            return
-        if step % self._steps == 0 or step == self._last_step or self._overdue(trainer):
-            self._saved_step, self._saved_at = step, time.monotonic()
-            trainer.save_checkpoint(stem_of(step))
+        if step != self._saved_step and (step % self._steps == 0 or self._overdue(trainer)):
+            self._save(trainer)
+
+    def _save(self, trainer: Any) -> None:
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        trainer.save_checkpoint(stem_of(self._saved_step))
 
     def _overdue(self, trainer: Any) -> bool:
         if self._minutes <= 0:
@@ -256,6 +262,8 @@ class KeepCheckpoints(lightning.Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """A run is not over before its last checkpoint is written."""
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
         self._writer.wait()
 
 
@@ -310,14 +318,10 @@ def make_trainer(
     plugins: Sequence[Any] = (),
     devices: int | str = "auto",
     accelerator: str = "auto",
-    precision: Any = None,
 ) -> lightning.Trainer:
-    """A Trainer that runs to the recipe's last step and keeps checkpoints; `callbacks` come before the saving one.
-
-    `precision` as Lightning has it; None: bf16 with fp32 weights on a GPU, fp32 on CPUs.
-    """
+    """A Trainer that runs to the recipe's last step and keeps checkpoints."""
     recipe = spec.recipe
-    keep = KeepCheckpoints(writer, recipe.checkpoint_every, spec.run.checkpoint_minutes, recipe.steps)
+    keep = KeepCheckpoints(writer, recipe.checkpoint_every, spec.run.checkpoint_minutes)
     return lightning.Trainer(
         max_steps=recipe.steps,
         max_epochs=-1,
@@ -327,7 +331,7 @@ def make_trainer(
         plugins=[*plugins, StoreIO(writer)],
         callbacks=[*callbacks, keep],
         gradient_clip_val=recipe.clip_norm,
-        precision=precision or ("bf16-mixed" if torch.cuda.is_available() and accelerator != "cpu" else "32-true"),
+        precision="bf16-mixed" if torch.cuda.is_available() and accelerator != "cpu" else "32-true",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -117,8 +117,8 @@ def wording_of(data_root: Path, datasets: Iterable[str]) -> dict[str, list[str]]
 class Place(lightning.Callback):
     """Puts into every checkpoint where the stream was: after the batches that were trained on, not those made ready.
 
-    It comes before any callback that saves at the end of a batch. It also seeds torch anew for every batch, from
-    seed, step and rank: random numbers have no state that a checkpoint would have to carry for each rank.
+    It also seeds torch anew for every batch, from seed, step and rank: random numbers have no state that a checkpoint
+    would have to carry for each rank.
     """
 
     def __init__(self, stream: BatchStream, seed: int, rank: int) -> None:

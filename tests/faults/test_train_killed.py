@@ -23,7 +23,7 @@ STEPS, EVERY = 7, 3
 POINTS = {"first": (1, True), "before": (2, True), "at": (3, False), "after": (4, True), "last": (STEPS, True)}
 WORLDS = [(1, 1), (2, 2), (4, 2), (2, 4)]
 MATRIX = [(point, worlds, loaders) for point in POINTS for worlds in WORLDS for loaders in (0, 2)]
-SAMPLE = [("at", (1, 1), 0), ("after", (2, 2), 2), ("last", (4, 2), 0), ("before", (2, 4), 0)]
+SAMPLE = [("after", (1, 1), 0), ("at", (2, 2), 2), ("last", (4, 2), 0), ("before", (2, 4), 0)]
 
 
 @dataclass

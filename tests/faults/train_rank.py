@@ -38,16 +38,31 @@ from training.spec import FitSpec, LoaderSettings, RunSettings
 
 
 class Die(lightning.Callback):
-    """SIGKILL of this process when `step` steps are done, before or after their checkpoint."""
+    """SIGKILL of this process when `step` steps are done: before their checkpoint, or while it is being written."""
 
-    def __init__(self, step: int, writer: CheckpointWriter, wait: bool) -> None:
-        self._step, self._writer, self._wait = step, writer, wait
+    def __init__(self, step: int, before_saving: bool) -> None:
+        self._step, self._before_saving = step, before_saving
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        if trainer.global_step == self._step:
-            if self._wait:
-                self._writer.wait()
+        self._die(trainer, self._before_saving)
+
+    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+        self._die(trainer, not self._before_saving)  # after the callback that saves here
+
+    def _die(self, trainer: Any, now: bool) -> None:
+        if now and trainer.global_step == self._step:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Eps(lightning.Callback):
+    """AdamW's eps, so that a gradient of nothing but rounding moves a weight by nothing."""
+
+    def __init__(self, eps: float) -> None:
+        self._eps = eps
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        for group in trainer.optimizers[0].param_groups:
+            group["eps"] = self._eps
 
 
 def spec_of(plan: dict[str, Any]) -> FitSpec:
@@ -91,9 +106,8 @@ def train(plan: dict[str, Any], rank: int, world_size: int) -> None:
 
     def trainer_of(callbacks: list[lightning.Callback]) -> lightning.Trainer:
         more: list[lightning.Callback] = [SampleLog(Path(spec.run_dir) / "samples", rank, world_size)]
-        doomed = kill.get("rank") == rank
-        if doomed and kill["before_saving"]:
-            more.append(Die(kill["step"], writer, wait=False))
+        if "eps" in plan:
+            more.append(Eps(plan["eps"]))
         trainer = make_trainer(
             spec,
             strategy,
@@ -102,11 +116,9 @@ def train(plan: dict[str, Any], rank: int, world_size: int) -> None:
             plugins=[TorchElasticEnvironment()],
             devices=world_size,
             accelerator="cpu",
-            precision=plan.get("precision"),
         )
-        if doomed and not kill["before_saving"]:
-            # after the callback that saves: the file may be whole, or half of it
-            trainer.callbacks.append(Die(kill["step"], writer, wait=kill.get("wait", False)))
+        if kill.get("rank") == rank:
+            trainer.callbacks.append(Die(kill["step"], kill["before_saving"]))
         return trainer
 
     with resume_point(writer.store, torch.device("cpu")) as resume:

@@ -75,8 +75,10 @@ def test_a_lost_node_costs_no_sample(cluster: Any, tmp_path: Path) -> None:
     data, run_dir, out = tmp_path / "data", tmp_path / "run", tmp_path / "out"
     write_dataset(data, "Alpha", 12, splits=("train", "train", "val"))
     write_dataset(data, "Beta", 18, first=50, splits=("train", "train", "val"))
-    killer = _lose_a_node_after(cluster, run_dir / "samples", 6)
     params = {**PARAMS, "checkpoint_minutes": 1e-4}
+    still = tmp_path / "undisturbed"
+    launch.run_training(data_root=data, datasets=DATASETS, out=still, params=PARAMS, run_dir=tmp_path / "still")
+    killer = _lose_a_node_after(cluster, run_dir / "samples", 6)
     started = time.monotonic()
     launch.run_training(data_root=data, datasets=DATASETS, out=out, params=params, run_dir=run_dir)
     killer.join(1)
@@ -91,3 +93,17 @@ def test_a_lost_node_costs_no_sample(cluster: Any, tmp_path: Path) -> None:
     assert lineage(found) == {step: batch.sample_ids for step, batch in enumerate(islice(stream, STEPS), 1)}
     (loss,) = [json.loads(line) for line in (run_dir / launch.LOSSES_FILE).read_text().splitlines()]
     assert loss["goes_on_from"] == min(found[1]) - 1
+    was, now = (_measured(data, folder, tmp_path) for folder in (still, out))
+    assert now == pytest.approx(was, abs=1e-3)
+
+
+def _measured(data: Path, candidate: Path, tmp_path: Path) -> dict[str, float]:
+    found = launch.run_evaluation(
+        data_root=data,
+        datasets=DATASETS,
+        candidate=candidate,
+        out=tmp_path / f"evaluation-{candidate.name}",
+        params={"split": "val", "max_samples_per_dataset": 0},
+        run_dir=tmp_path / f"evaluate-{candidate.name}",
+    )
+    return {name: value for name, value in found["summary"].items() if isinstance(value, float)}

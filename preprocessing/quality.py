@@ -1,7 +1,7 @@
 """Account for every file of a source: used, quarantined, or listed as no data.
 
 The rules that refuse a case, by `reason`: unreadable, too_large, dimensions, spacing, affine_conflict, shear,
-image_kind, contour_type, contour_plane, burned_in_text, pages, channels, intensity, unknown_label,
+image_kind, blank, contour_type, contour_plane, burned_in_text, pages, channels, intensity, unknown_label,
 polygon, outline, variable, resolution, sides, empty_label,
 label_kind, mask_size, mask_grid, segmentation_type, unknown_slice, series, missing_slice, duplicate_slice,
 image_missing, label_missing, image_count; when all cases are known, duplicate; for cases with a tombstone,

@@ -162,6 +162,7 @@ def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             nifti_family.array_of(read.harmonized), card.intensity, inverted=read.inverted, voi=read.voi
         )
     masks = merge([_volume_masks(item, file, read) for file in case.labels])
+    intensity.check_not_blank(voxels, any(mask.any() for mask in masks.values()))
     if read.placed:
         with reading(case.labels[0]):
             check_sides(masks, read.oriented)

@@ -29,6 +29,8 @@ from preprocessing.cards import (
     Sprites,
 )
 
+_ROUNDING = 1e-3  # what a scale and an offset in float32 leave of a whole number
+
 Mask = NDArray[np.bool_]
 Masks = dict[str, Mask]
 
@@ -56,6 +58,14 @@ def masks_of(label: NDArray[Any], rule: LabelRule, part: str = "") -> Masks:
         case Segments() | Contours() | Polygons() | Coco() | Sprites():
             what = f"a file for the rule {type(rule).__name__}"
             raise CaseError("label_kind", expected=what, found="a label picture or array")
+
+
+def masks_of_volume(label_zyx: NDArray[Any], rule: LabelRule, part: str = "") -> Masks:
+    """Masks (z, y, x) of a label volume. Its last axis is x: three voxels along it are no red, green and blue."""
+    if isinstance(rule, ByColour | ByChannel) or label_zyx.ndim != 3:
+        return masks_of(label_zyx, rule, part)
+    flat = masks_of(label_zyx.ravel(), rule, part)
+    return {concept: mask.reshape(label_zyx.shape) for concept, mask in flat.items()}
 
 
 def concept_named(name: str, names: Mapping[str, str], ignore: tuple[str, ...], what: str) -> str | None:
@@ -265,7 +275,7 @@ def _integers(label: NDArray[Any]) -> NDArray[Any]:
         return label.astype(np.uint8)
     if np.issubdtype(label.dtype, np.floating):
         rounded = np.rint(label)
-        if not np.array_equal(rounded, label):
+        if not bool(np.all(np.abs(label - rounded) <= _ROUNDING)):  # NaN is further from everything
             raise _unknown("whole numbers", f"{label.dtype} values with fractions")
         whole: NDArray[np.int32] = rounded.astype(np.int32)
         return whole

@@ -173,7 +173,10 @@ def flat(tmp_path: Path) -> Path:
     for index in range(4):
         for part in ("images", "masks"):
             (root / part).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.full((8, 9), 255 * (index % 2), dtype=np.uint8)).save(root / part / f"{index}.png")
+            pixels = np.full((8, 9), 255 * (index % 2), dtype=np.uint8)
+            if part == "images":
+                pixels[0] = np.arange(9)
+            Image.fromarray(pixels).save(root / part / f"{index}.png")
     (root / "images/3.png").write_bytes(b"no picture")
     (root / "stray.bin").write_bytes(b"?")
     return root

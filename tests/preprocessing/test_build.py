@@ -314,7 +314,7 @@ def test_a_changed_mask_and_a_changed_picture_are_told_apart(flat: Path, tmp_pat
     build(FLAT, flat, tmp_path / "out")
     old = schema.read_manifest(tmp_path / "out")
     Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(flat / "masks/case03.png")
-    Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(flat / "images/case04.png")
+    Image.fromarray(np.eye(40, 50, dtype=np.uint8)).save(flat / "images/case04.png")
     build(FLAT, flat, tmp_path / "out")
     said = diff(old, schema.read_manifest(tmp_path / "out"))
     assert (said["changed_labels"], said["changed_pixels"]) == (["made_up/case03"], ["made_up/case04"])

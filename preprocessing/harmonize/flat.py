@@ -27,7 +27,6 @@ def flat_case(item: CaseItem) -> tuple[Rows, dict[str, Any]]:
     masks = merge([truth.masks for truth in truths])
     others = {name: merge([read_truth(item, file, shape).masks for file in files]) for name, files in case.readings}
     objects = objects_of(item, truths, masks)
-    intensity.check_not_blank(pixels, bool(objects))
     absent = sorted(searched(card, masks) - {each["concept"] for each in objects})
     objects, absent = unions.extend(objects, absent, card.unions, shape)
     row = slices.sample_row(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from PIL import Image
 
-from preprocessing.cards import Binary, ByValue, DatasetCard, Intensity, Layout, Licence, RawCase
+from preprocessing.cards import ByValue, DatasetCard, Intensity, Layout, Licence, RawCase
 from preprocessing.harmonize.case import CaseItem, CaseResult, process
 
 CARD = DatasetCard(
@@ -109,17 +107,3 @@ def test_marks_on_an_image_of_one_value_are_refused(tmp_path: Path, value: float
     result = run(tmp_path, np.full(SHAPE, value, np.float32), marks())
     assert result.refusal is not None
     assert result.refusal["reason"] == "blank"
-
-
-def test_marks_on_a_picture_of_one_colour_are_refused_and_an_unmarked_one_is_not(tmp_path: Path) -> None:
-    card = replace(CARD, labels=Binary("polyp"), searched=("polyp",), intensity=Intensity())
-    Image.new("RGB", (20, 16), (90, 90, 90)).save(tmp_path / "image.png")
-    mask = np.zeros((16, 20), np.uint8)
-    Image.fromarray(mask).save(tmp_path / "label.png")
-    unmarked = process(item(tmp_path, ("image.png", "label.png"), card))
-    assert unmarked.rows[0]["absent"] == ["polyp"]
-    mask[3:9, 3:9] = 255
-    Image.fromarray(mask).save(tmp_path / "label.png")
-    marked = process(item(tmp_path, ("image.png", "label.png"), card))
-    assert marked.refusal is not None
-    assert marked.refusal["reason"] == "blank"

@@ -24,7 +24,7 @@ def diff(
     """What changed between two data versions, sample by sample: in all datasets, or in one.
 
     Added, removed, changed pixels, changed labels, moved to another split, regrouped, re-licensed; from the
-    manifests alone. Where masks and image files changed together, the pixels are `pixels_not_told`.
+    manifests alone. Where a manifest is older than its digests, pixels may be `pixels_not_told`.
     Example: `segfoundry data diff data-v1 data-v2`, `segfoundry data diff BUSI data-v1`
     """
     from pipelines import history

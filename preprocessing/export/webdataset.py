@@ -1,4 +1,4 @@
-"""WebDataset tars: `<key>.png` or `.jpg` beside `<key>.json` with all other columns of the row.
+"""WebDataset tars: `<key>.png` or `.jpg` beside `<key>.json` with all other columns of the row, bytes as hex digits.
 
 The payload is the shard's, byte for byte, and so is every figure of the JSON. Tars hold no times, owners
 or modes of this machine, so that equal versions give equal bytes.
@@ -61,7 +61,7 @@ def _members(folder: Path, split: str, keys: dict[str, str]) -> Iterator[tuple[l
     for row in rows_of(folder, split):
         image = row.pop("image")
         key = keys[row["sample_id"]]
-        said = json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
+        said = json.dumps(row, sort_keys=True, ensure_ascii=False, default=bytes.hex).encode()
         members = [(f"{key}.{ending(row)}", image), (f"{key}.json", said)]
         yield members, sum(512 + -(-len(payload) // 512) * 512 for _, payload in members), len(row["objects"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from preprocessing.cards import Instances
 from preprocessing.harmonize import look, payload
-from preprocessing.schema import rle
+from preprocessing.schema import DIGEST_BYTES, rle
 
 Mask = NDArray[np.bool_]
 Object = dict[str, Any]
@@ -78,7 +79,10 @@ def sample_row(
     `pixels` are what the payload decodes to; `jpeg` is the payload when it passed through.
     """
     digest = look.pixels_digest(pixels)
+    pixels_sha256 = digest.digest()
     ordered = sorted(objects, key=lambda item: (item["concept"], item["instance"]))
+    said = _json(ordered)
+    digest.update(said)  # goes on from the pixels: the identity of a sample is both
     return {
         "sample_id": sample_id,
         "axis": axis,
@@ -90,12 +94,12 @@ def sample_row(
         "image_format": "jpeg" if jpeg is not None else "png",
         "objects": ordered,
         "absent": sorted(absent),
-        "look": look.look(pixels, digest.hexdigest()),
-        "content_sha256": content_sha256(digest, ordered),
+        "look": look.look(pixels, pixels_sha256.hex()),
+        "content_sha256": digest.hexdigest(),
+        "pixels_digest": pixels_sha256[:DIGEST_BYTES],
+        "labels_digest": hashlib.sha256(said + _json(sorted(absent))).digest()[:DIGEST_BYTES],
     }
 
 
-def content_sha256(pixels_digest: Any, objects: list[Object]) -> str:
-    """SHA-256 of decoded pixels (`look.pixels_digest`, which it continues) and objects: the identity of a sample."""
-    pixels_digest.update(json.dumps(objects, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
-    return str(pixels_digest.hexdigest())
+def _json(value: list[Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -16,8 +16,6 @@ from preprocessing.cards import load_card
 from preprocessing.diff import diff
 from preprocessing.schema import MANIFEST_SCHEMA
 
-REAL_PARAMS = plan.project_params()
-
 
 def test_an_added_case_costs_one_case_and_the_shard_that_it_falls_in(tmp_path: Path) -> None:
     first, again, added = remembered.measure(tmp_path, cases=60)
@@ -52,10 +50,9 @@ def test_copies_of_a_real_dataset_are_that_many_cases(mirror: Path, tmp_path: Pa
         assert all(Path(file).is_file() for pair in twice for file in (pair["image"], *pair["labels"]))
 
 
-def test_codecs_are_compared_on_the_same_pictures(
-    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(codecs.plan, "project_params", lambda: {**REAL_PARAMS, "datasets": ["DSB2018", "not there"]})
+def test_codecs_meet_the_same_pictures(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = {**plan.project_params(), "datasets": ["WBC_segmentation", "not there"]}
+    monkeypatch.setattr(plan, "project_params", lambda: params)
     rows = codecs.measure(mirror, tmp_path, 1)
     assert {row["codec"] for row in rows} == {"png", "htj2k", "zstd"}
     for kind in {row["kind"] for row in rows}:

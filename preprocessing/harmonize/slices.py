@@ -20,15 +20,15 @@ def objects_of(concept: str, parts: list[Mask]) -> list[Object]:
     """Objects of one concept from its instance masks (height, width), numbered from 1; empty masks are left out."""
     found: list[Object] = []
     for mask in parts:
-        area = int(np.count_nonzero(mask))
+        box = x0, y0, x1, y1 = rle.bbox_xyxy(mask)
+        area = int(np.count_nonzero(mask[y0:y1, x0:x1]))
         if area == 0:
             continue
-        box = rle.bbox_xyxy(mask)
         found.append(
             {
                 "concept": concept,
                 "instance": len(found) + 1,
-                "rle": rle.encode(mask),
+                "rle": rle.encode(mask, box),
                 "bbox_xyxy": list(box),
                 "area": area,
             }

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,8 +56,19 @@ def decode(payload: bytes, enough_px: int | None = None) -> Pixels:
         if enough_px is not None:
             image.draft(image.mode, (enough_px, enough_px))
         image.load()
-        array: Pixels = np.asarray(image)
-    return array
+        return array_of(image)
+
+
+def array_of(picture: Image.Image) -> NDArray[Any]:
+    """A decoded picture of Pillow's as an array, which is `numpy.asarray` but of grey pixels makes no copy."""
+    if picture.mode == "L":
+        try:
+            (flat,) = (each for each in pa.array(picture).buffers() if each is not None)
+            return np.frombuffer(flat, np.uint8, picture.width * picture.height).reshape(picture.height, picture.width)
+        except ValueError:  # a large picture lies in several blocks of memory
+            pass
+    copied: NDArray[Any] = np.asarray(picture)
+    return copied
 
 
 def open_picture(payload: bytes) -> Image.Image:

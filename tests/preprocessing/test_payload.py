@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preprocessing.harmonize.payload import decode, encode, png
-from preprocessing.schema.pixels import CODECS, channels_of, open_picture
+from preprocessing.schema.pixels import CODECS, array_of, channels_of, open_picture
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]), st.integers(0, 2**32 - 1))
@@ -130,3 +130,20 @@ for line in sys.stdin:
     assert said["png"] == said["zstd"] == "(4, 4, 3)"
     assert "pip install imagecodecs" in said["htj2k"]
     assert "image_codec: zstd" in said["htj2k"]
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(["1", "L", "RGB", "RGBA", "I;16", "F"]))
+def test_a_picture_of_any_mode_is_the_array_that_numpy_makes(height: int, width: int, mode: str) -> None:
+    picture = Image.effect_noise((width, height), 80).convert(mode)
+    found = array_of(picture)
+    assert np.array_equal(found, np.asarray(picture))
+    assert found.dtype == np.asarray(picture).dtype
+
+
+def test_a_picture_too_large_for_one_block_of_memory_is_read_too() -> None:
+    picture = Image.effect_noise((5003, 4001), 80)
+    picture = picture.resize(picture.size)
+    pixels = array_of(picture)
+    expected = np.asarray(picture)
+    del picture  # the pixels must outlive it
+    assert np.array_equal(pixels, expected)

@@ -9,7 +9,6 @@ bytes without a word.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from PIL import Image
 from infra.errors import DataError
 from preprocessing import schema
 from preprocessing.schema import rle
+from preprocessing.schema.pixels import MissingCodecError, open_picture
 
 Pixels = NDArray[np.uint8]
 _FORMAT = "2"
@@ -70,7 +70,7 @@ def check_shard(shard: ShardFile) -> None:
 
 def decode_image(payload: bytes, size: int | None = None) -> Pixels:
     """Encoded pixels to (height, width, channels) uint8; resized to (size, size) with antialiasing."""
-    with Image.open(io.BytesIO(payload)) as image:
+    with _opened(payload) as image:
         if size is not None:
             image.draft(image.mode, (size, size))  # JPEG: decode at a reduced size that is still large enough
             picture = image if image.mode in ("L", "RGB") else image.convert("RGB")
@@ -78,6 +78,13 @@ def decode_image(payload: bytes, size: int | None = None) -> Pixels:
         else:
             array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
     return array[..., None] if array.ndim == 2 else array
+
+
+def _opened(payload: bytes) -> Image.Image:
+    try:
+        return open_picture(payload)
+    except MissingCodecError as error:
+        raise DataError(str(error)) from error
 
 
 def coverage(mask: NDArray[np.bool_], size: int) -> Pixels:

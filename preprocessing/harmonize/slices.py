@@ -21,15 +21,15 @@ def objects_of(concept: str, parts: list[Mask]) -> list[Object]:
     """Objects of one concept from its instance masks (height, width), numbered from 1; empty masks are left out."""
     found: list[Object] = []
     for mask in parts:
-        area = int(np.count_nonzero(mask))
+        box = x0, y0, x1, y1 = rle.bbox_xyxy(mask)
+        area = int(np.count_nonzero(mask[y0:y1, x0:x1]))
         if area == 0:
             continue
-        box = rle.bbox_xyxy(mask)
         found.append(
             {
                 "concept": concept,
                 "instance": len(found) + 1,
-                "rle": rle.encode(mask),
+                "rle": rle.encode(mask, box),
                 "bbox_xyxy": list(box),
                 "area": area,
             }
@@ -70,13 +70,14 @@ def sample_row(
     objects: list[Object],
     absent: list[str],
     jpeg: bytes | None = None,
+    codec: str = "png",
     axis: str | None = None,
     slice_index: int | None = None,
     spacing_mm_yx: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """One row of `SHARD_SCHEMA` without what only the whole dataset knows (group, split), and its "look".
 
-    `pixels` are what the payload decodes to; `jpeg` is the payload when it passed through.
+    `pixels` are what the payload decodes to; `jpeg` is the payload when it passed through, else `codec` makes it.
     """
     digest = look.pixels_digest(pixels)
     pixels_sha256 = digest.digest()
@@ -90,8 +91,8 @@ def sample_row(
         "height": int(pixels.shape[0]),
         "width": int(pixels.shape[1]),
         "spacing_mm_yx": list(spacing_mm_yx) if spacing_mm_yx else None,
-        "image": jpeg if jpeg is not None else payload.png(pixels),
-        "image_format": "jpeg" if jpeg is not None else "png",
+        "image": jpeg if jpeg is not None else payload.encode(pixels, codec),
+        "image_format": "jpeg" if jpeg is not None else codec,
         "objects": ordered,
         "absent": sorted(absent),
         "look": look.look(pixels, pixels_sha256.hex()),

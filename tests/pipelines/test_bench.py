@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.bench import inputs, machine, manifests, page, remembered
+from pipelines import plan
+from pipelines.bench import codecs, inputs, machine, manifests, page, remembered
 from preprocessing.cards import load_card
 from preprocessing.diff import LISTS, diff
 from preprocessing.schema import MANIFEST_SCHEMA
@@ -47,6 +48,18 @@ def test_copies_of_a_real_dataset_are_that_many_cases(mirror: Path, tmp_path: Pa
         twice = inputs.repeated(load_card(name), mirror / name, tmp_path / name, 2).pairs()
         assert len(twice) == 2 * len(once) > 0
         assert all(Path(file).is_file() for pair in twice for file in (pair["image"], *pair["labels"]))
+
+
+def test_codecs_meet_the_same_pictures(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = {**plan.project_params(), "datasets": ["WBC_segmentation", "not there"]}
+    monkeypatch.setattr(plan, "project_params", lambda: params)
+    rows = codecs.measure(mirror, tmp_path, 1)
+    assert {row["codec"] for row in rows} == {"png", "htj2k", "zstd"}
+    for kind in {row["kind"] for row in rows}:
+        assert len({row["pictures"] for row in rows if row["kind"] == kind}) == 1
+    assert all(row["kb"] > 0 and row["encode_ms"] > 0 and row["decode_ms"] > 0 for row in rows)
+    text = page.markdown({"machine": machine.describe(), "repetitions": 1, "total_s": 1, "codecs": rows})
+    assert text.count("| htj2k |") == len(rows) // 3
 
 
 def test_a_made_up_manifest_is_a_manifest_and_changes_where_it_should(tmp_path: Path) -> None:

@@ -23,13 +23,14 @@ from preprocessing import dedup, fingerprint, hashes, ontology, quality, schema,
 from preprocessing.card_page import card_page
 from preprocessing.cards import DatasetCard, RawCase, card_for, cases_of
 from preprocessing.case_cache import CaseCache, Entry, Head, pack
-from preprocessing.deid import hide_uids, safe_ending
 from preprocessing.harmonize.case import CaseItem, process
 from preprocessing.harmonize.payload import decode
+from preprocessing.names import shown_case, shown_file
 from preprocessing.pairing import files_below
 from preprocessing.recipe import recipe_file, recipe_sha256
 from preprocessing.splits import pseudonym, split_of
-from preprocessing.withdrawn import withdrawn_row
+from preprocessing.withdrawn import REASON as WITHDRAWN
+from preprocessing.withdrawn import shows_withdrawn, why_withdrawn, withdrawn_row
 
 __all__ = ["build_dataset", "recipe_file", "run_case"]
 
@@ -75,10 +76,11 @@ def build_dataset(
     """Build the version of `card` from the files below `root` into `out`; return `dataset.json` + what was reused.
 
     `inventory` lists {"file", "bytes", "sha256"}; `params` has the sections harmonize, shards, splits;
-    `progress(done, total)` counts cases. Cases and groups in `withdrawn`, named as manifests name them, are not read
-    and go to quarantine. Cases that `case_cache` remembers are not read again, and a shard none of whose cases
-    changed is left alone: `reused_cases` and `reused_shards` in the result count them. Raises DataError where the
-    folder is not what was scanned or holds no case of this card.
+    `progress(done, total)` counts cases. `withdrawn` is what `withdrawn.identifiers_of` gives: cases and groups, named
+    as manifests name them, are not read and go to quarantine, and so does what shows their pictures. Cases that
+    `case_cache` remembers are not read again, and a shard none of whose cases changed is left alone: `reused_cases`
+    and `reused_shards` in the result count them. Raises DataError where the folder is not what was scanned or holds
+    no case of this card.
     """
     recipe = recipe_file(card)
     job = _Job(card, params, pseudonym_key, recipe_sha256(recipe, params["harmonize"]))
@@ -92,6 +94,7 @@ def build_dataset(
         live, refused = _without_withdrawn(job, cases, items, set(withdrawn))
         reused = _fill(cache, [items[case.case_id] for case in live], map_cases, progress)
         kept, heads, refused = _sort_out(cache, live, items, refused)
+        kept, refused = _without_copies(job, kept, refused, items, heads, set(withdrawn))
         kept, refused = _without_twins(job, cache, kept, refused, items, heads)
         account = quality.account(card, [str(line["file"]) for line in inventory], kept, [case for case, _ in refused])
         memory = shards.ShardMemory(case_cache / f"{card.name}.shards.json" if case_cache else None, out)
@@ -102,8 +105,9 @@ def build_dataset(
         shards.write_if_changed(out / schema.HASHES_FILE, shards.parquet_bytes(found))
         cases_table = pq.read_table(out / schema.CASES_FILE)
         write_json(out / schema.FINGERPRINT_FILE, fingerprint.fingerprint(manifest, cases_table, found))
-        # what a withdrawn case once gave is not remembered either
-        cache.keep_only({items[case.case_id].key for case in live})
+        # what a withdrawn case once gave is not remembered either, nor what a copy of it gives
+        copies = {case.case_id for case, row in refused if row["reason"] == WITHDRAWN}
+        cache.keep_only({items[case.case_id].key for case in live if case.case_id not in copies})
     for path in out.glob("shard-*.parquet"):
         if path.name not in written:
             path.unlink()
@@ -177,16 +181,11 @@ def _item(job: _Job, case: RawCase, root: Path, sha256: dict[str, str]) -> CaseI
 
 
 def _shown(job: _Job, case_id: str) -> str:
-    if job.card.public:
-        return hide_uids(case_id, job.card.domain, job.key)
-    return pseudonym(job.card.domain, case_id, job.key, "c")
+    return shown_case(job.card, case_id, job.key)
 
 
 def _shown_file(job: _Job, file: str) -> str:
-    """A file's name as written: UIDs in it are pseudonyms, and for a closed dataset all of it, with a known ending."""
-    if job.card.public:
-        return hide_uids(file, job.card.domain, job.key)
-    return pseudonym(job.card.domain, file, job.key, "f") + safe_ending(file)
+    return shown_file(job.card, file, job.key)
 
 
 def _identity(item: CaseItem) -> dict[str, Any]:
@@ -232,13 +231,42 @@ def _without_withdrawn(
     job: _Job, cases: list[RawCase], items: dict[str, CaseItem], withdrawn: set[str]
 ) -> tuple[list[RawCase], list[Refused]]:
     """The cases that may be used, and the withdrawn ones each with its quarantine row."""
-    gone = [case for case in cases if withdrawn & {items[case.case_id].shown_id, _place(job, case)["group_id"]}]
-    names = {case.case_id for case in gone}
-    refused = [
-        (case, withdrawn_row(items[case.case_id].shown_id, items[case.case_id].shown_files[case.files[0]]))
+    live, refused = [], []
+    for case in cases:
+        item = items[case.case_id]
+        if why := why_withdrawn(withdrawn, (item.shown_id, _place(job, case)["group_id"])):
+            refused.append((case, withdrawn_row(item.shown_id, item.shown_files[case.files[0]], why)))
+        else:
+            live.append(case)
+    return live, refused
+
+
+def _without_copies(
+    job: _Job,
+    kept: list[RawCase],
+    refused: list[Refused],
+    items: dict[str, CaseItem],
+    heads: dict[str, Head],
+    withdrawn: set[str],
+) -> tuple[list[RawCase], list[Refused]]:
+    """Refuse what shows a withdrawn picture under another name.
+
+    With all of its group, which then is the withdrawn patient under another name; of the withdrawn case's own
+    group, of which more could have been withdrawn and was not, only what shows the picture.
+    """
+    if not withdrawn:
+        return kept, refused
+    own = {_place(job, case)["group_id"] for case, row in refused if row["reason"] == WITHDRAWN}
+    copies = {case.case_id for case in kept if shows_withdrawn(withdrawn, heads[case.case_id].hashes)}
+    groups = {_place(job, case)["group_id"] for case in kept if case.case_id in copies} - own
+    found = "a picture of a withdrawn case, by its SHA-256, in this case or its group"
+    gone = [case for case in kept if case.case_id in copies or _place(job, case)["group_id"] in groups]
+    rows = [
+        (case, withdrawn_row(items[case.case_id].shown_id, items[case.case_id].shown_files[case.files[0]], found))
         for case in gone
     ]
-    return [case for case in cases if case.case_id not in names], refused
+    names = {case.case_id for case in gone}
+    return [case for case in kept if case.case_id not in names], [*refused, *rows]
 
 
 def _entry(cache: CaseCache, item: CaseItem) -> Entry:

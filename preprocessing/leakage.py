@@ -94,9 +94,7 @@ def row_of(found: dict[str, Any], dataset: str) -> dict[str, Any]:
     beside = f"the {len(others)} other datasets" if len(others) != 1 else "the other dataset"
     said = f"No patient, picture or volume on both sides of a split, within this dataset or with {beside} beside it."
     if crossed:
-        said = (
-            f"Patients, pictures or volumes on both sides of a split, with {', '.join(crossed)}: training refuses this."
-        )
+        said = f"Shared across splits with {', '.join(crossed)}: training refuses such data."
     return {"ok": not crossed, "said": said, "rows": rows}
 
 

@@ -209,7 +209,7 @@ def test_the_row_of_the_leakage_matrix_stands_on_the_page_of_a_workspace(tmp_pat
     assert _Page(page).tables["leakage"][1:] == [
         ["made", "0", "0"], ["<b>", "0", "1 volumes"], ["Other", "3 groups, 3 near", "0"]
     ]  # fmt: skip
-    assert "with &lt;b&gt;, Other: training refuses this" in page
+    assert "Shared across splits with &lt;b&gt;, Other: training refuses" in page
     assert with_leakage(page, row_of(found, "made")) == page
     clean = with_leakage(page, row_of({**found, "matrix": matrix[3:]}, "made"))
     assert "with the 2 other datasets beside it" in clean

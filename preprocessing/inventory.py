@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,20 +44,24 @@ class _Hashed:
     read: bool
 
 
-def scan(root: Path, cache_file: Path) -> list[File]:
+def scan(root: Path, cache_file: Path, shown: Callable[[str], str] | None = None) -> list[File]:
     """All regular files below `root`, sorted by name: `{"file": posix path below root, "bytes", "sha256"}`.
 
     `cache_file` (JSON, may serve many roots) saves hashing what has not changed. Links are followed
     only to files inside `root`; `.DS_Store` and `Thumbs.db` are left out. Raises DataError for a
     missing root, an unreadable file, a name that is not UTF-8 and a file that will not stand still.
+
+    `shown` gives the name by which messages may call a file below `root`, or a folder; None: by its path. The
+    result and `cache_file` have the real names.
     """
+    say = shown or (lambda name: str(root / name))
     if not root.is_dir():
         raise DataError(f"{root}: expected a dataset's folder, found none. Check SEGFOUNDRY_MIRROR")
     key = str(root.resolve())
     known: dict[str, list[Any]] = _read_cache(cache_file).get(key, {})
-    names = sorted(_names(root))
+    names = sorted(_names(root, say))
     with ThreadPoolExecutor(THREADS) as pool:
-        hashed = list(pool.map(lambda name: _hash(root, name, known.get(name)), names))
+        hashed = list(pool.map(lambda name: _hash(root, name, known.get(name), say), names))
     kept = {each.file: [*each.stamp, each.sha256] for each in hashed if each.stamp is not None}
     if kept != known:
         with _exclusive(cache_file):
@@ -94,24 +98,32 @@ def read_inventory(path: Path) -> list[File]:
     return files
 
 
-def _names(root: Path) -> Iterator[str]:
+def _names(root: Path, say: Callable[[str], str]) -> Iterator[str]:
     inside = root.resolve()
-    for folder, folders, files in os.walk(root, onerror=_unreadable):
+
+    def unreadable(error: OSError) -> None:
+        folder = say(Path(os.fsdecode(error.filename)).relative_to(root).as_posix())
+        raise DataError(f"{folder}: expected a readable folder, found {error.strerror}") from None
+
+    for folder, folders, files in os.walk(root, onerror=unreadable):
         folders.sort()
         for name in [*folders, *files]:
             path = Path(folder, name)
             if path.is_symlink():
                 goal = path.resolve()
                 if not goal.is_relative_to(inside) or not goal.is_file():
-                    logger.warning("%s: a link out of the dataset, to a folder or to nothing: not followed", path)
+                    logger.warning(
+                        "%s: a link out of the dataset, to a folder or to nothing: not followed",
+                        say(path.relative_to(root).as_posix()),
+                    )
                     continue
             elif name in folders or not path.is_file():
                 continue  # a folder, pipe or socket
             if path.name not in IGNORED:
-                yield _utf8(path.relative_to(root).as_posix())
+                yield _utf8(path.relative_to(root).as_posix(), say)
 
 
-def _hash(root: Path, name: str, known: list[Any] | None) -> _Hashed:
+def _hash(root: Path, name: str, known: list[Any] | None, say: Callable[[str], str]) -> _Hashed:
     path = root / name
     try:
         for _ in range(ATTEMPTS):
@@ -125,24 +137,23 @@ def _hash(root: Path, name: str, known: list[Any] | None) -> _Hashed:
                 racy = max(before.st_mtime_ns, before.st_ctime_ns) > now - RACY_NS
                 return _Hashed(name, before.st_size, digest, None if racy else stamp, read=True)
     except OSError as wrong:
-        raise DataError(f"{path}: expected a readable file, found {wrong.strerror}. Check its permissions") from wrong
-    raise DataError(f"{path}: expected a file at rest, found one that is being written. Wait and run again")
+        # without its cause, which names the file as it is
+        msg = f"{say(name)}: expected a readable file, found {wrong.strerror}. Check its permissions"
+        raise DataError(msg) from None
+    raise DataError(f"{say(name)}: expected a file at rest, found one that is being written. Wait and run again")
 
 
 def _stamp(found: os.stat_result) -> list[int]:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def _utf8(name: str) -> str:
+def _utf8(name: str, say: Callable[[str], str]) -> str:
     try:
         name.encode()
-    except UnicodeEncodeError as wrong:
-        raise DataError(f"{name!r}: expected a file name in UTF-8, found other bytes. Rename the file") from wrong
+    except UnicodeEncodeError:
+        told = say(name.encode(errors="backslashreplace").decode())
+        raise DataError(f"{told}: expected a file name in UTF-8, found other bytes. Rename the file") from None
     return name
-
-
-def _unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename}: expected a readable folder, found {error.strerror}") from error
 
 
 def _read_cache(cache_file: Path) -> dict[str, dict[str, list[Any]]]:

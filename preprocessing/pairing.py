@@ -95,7 +95,11 @@ def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:
     names = [case.case_id for case in cases]
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        msg = f"{card.name}: the card's expressions give several cases one name: {', '.join(twice[:3])}"
+        said = ", ".join(twice[:3]) if card.public else f"{len(twice)} names, which a closed dataset does not show"
+        msg = (
+            f"{card.name}: the card's expressions give several cases one name: {said}. "
+            "Put more of the path into what names the case"
+        )
         raise DataError(msg)
     return sorted(cases, key=lambda case: case.case_id)
 

@@ -72,7 +72,7 @@ def test_the_inventory_that_leaves_has_pseudonyms_that_find_the_files_again(raw:
     assert len({one["file"] for one in listed}) == len(files) == 13
     again = names.found_again(CARD, listed, raw, KEY)
     assert sorted(again, key=lambda one: str(one["file"])) == files
-    with pytest.raises(DataError, match="13 scanned file.*another SEGFOUNDRY_PSEUDONYM_KEY"):
+    with pytest.raises(DataError, match=r"13 scanned file.*another SEGFOUNDRY_PSEUDONYM_KEY"):
         names.found_again(CARD, listed, raw, b"another key")
     next(raw.glob("letter*")).unlink()
     with pytest.raises(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.errors import DataError
-from preprocessing.cards import Coco, DatasetCard, Layout, RawCase, SplitHint, Sprites
+from preprocessing.cards import ABOUT_MANY, DatasetCard, Layout, RawCase, SplitHint
 from preprocessing.expressions import Expression, compiled
 
 # What unpackers and desktops leave behind, and what every dataset may carry beside its data.
@@ -79,7 +79,7 @@ def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:
         if any(pattern.fullmatch(file) for pattern in excluded):
             continue
         for number, (layout, expressions) in enumerate(patterns):
-            if isinstance(layout.labels or card.labels, Coco | Sprites) and layout.label:
+            if isinstance(layout.labels or card.labels, ABOUT_MANY) and layout.label:
                 match = compiled(layout.label).fullmatch(file)
                 if match is not None:
                     shared.setdefault((number, match.groupdict().get("set") or ""), []).append(file)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import CaseError
-from preprocessing.cards import Coco, InstanceIds, Outline, Polygons, Sprites, Tiles
+from preprocessing.cards import ABOUT_MANY, InstanceIds, Outline, Polygons, Tiles
 from preprocessing.harmonize import geometry, intensity, outlines, slices, unions
 from preprocessing.harmonize.flat import objects_of
 from preprocessing.harmonize.item import CaseItem, Rows, case_columns, merge, reading
@@ -114,7 +114,7 @@ def _truth_of(item: CaseItem, file: str, slide: Slide, level: int, stack: ExitSt
     with reading(file):
         if isinstance(rule, Polygons):
             return _from_shapes(polygons.read_shapes(item.path(file)), item, file, slide.scale(level))
-        if isinstance(rule, Coco | Sprites):
+        if isinstance(rule, ABOUT_MANY):
             found = f"a file for {type(rule).__name__}"
             raise CaseError("label_kind", expected="a mask or polygons of a slide", found=found)
         if isinstance(rule, Outline):

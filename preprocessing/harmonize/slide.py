@@ -147,6 +147,10 @@ def _from_mask(item: CaseItem, file: str, label: NDArray[Any]) -> Truth:
 def _from_shapes(shapes: list[polygons.Shape], item: CaseItem, file: str, scale: float) -> TruthAt:
     assert isinstance(item.rule, Polygons)
     rule = item.rule
+    if scale != 1 and any(shape.pixels is not None for shape in shapes):
+        with reading(file):
+            expected = "outlines, or masks of the level that the card reads"
+            raise CaseError("label_kind", expected=expected, found=f"masks of a level {scale:g} times as fine")
     scaled = [replace(shape, points_xy_px=shape.points_xy_px / scale) for shape in shapes]
     boxes = [(*shape.points_xy_px.min(axis=0), *shape.points_xy_px.max(axis=0)) for shape in scaled]
 

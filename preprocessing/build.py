@@ -22,8 +22,9 @@ from preprocessing.case_cache import CaseCache
 from preprocessing.recipe import recipe_file, recipe_sha256
 from preprocessing.steps.cases import MapCases, Progress, checked_cases, fill, item_of, run_case
 from preprocessing.steps.job import Job
-from preprocessing.steps.refused import sort_out, without_twins, without_withdrawn
+from preprocessing.steps.refused import sort_out, without_copies, without_twins, without_withdrawn
 from preprocessing.steps.written import report_of, write_shards, write_tables
+from preprocessing.withdrawn import REASON as WITHDRAWN
 
 __all__ = ["build_dataset", "recipe_file", "run_case"]
 
@@ -45,10 +46,11 @@ def build_dataset(
     """Build the version of `card` from the files below `root` into `out`; return `dataset.json` + what was reused.
 
     `inventory` lists {"file", "bytes", "sha256"}; `params` has the sections harmonize, shards, splits;
-    `progress(done, total)` counts cases. Cases and groups in `withdrawn`, named as manifests name them, are not read
-    and go to quarantine. Cases that `case_cache` remembers are not read again, and a shard none of whose cases
-    changed is left alone: `reused_cases` and `reused_shards` in the result count them. Raises DataError where the
-    folder is not what was scanned or holds no case of this card.
+    `progress(done, total)` counts cases. `withdrawn` is what `withdrawn.identifiers_of` gives: cases and groups, named
+    as manifests name them, are not read and go to quarantine, and so does what shows their pictures. Cases that
+    `case_cache` remembers are not read again, and a shard none of whose cases changed is left alone: `reused_cases`
+    and `reused_shards` in the result count them. Raises DataError where the folder is not what was scanned or holds
+    no case of this card.
     """
     recipe = recipe_file(card)
     job = Job(card, params, pseudonym_key, recipe_sha256(recipe, params["harmonize"]))
@@ -62,6 +64,7 @@ def build_dataset(
         live, refused = without_withdrawn(job, cases, items, set(withdrawn))
         reused = fill(cache, [items[case.case_id] for case in live], map_cases, progress)
         kept, heads, refused = sort_out(cache, live, items, refused)
+        kept, refused = without_copies(job, kept, refused, items, heads, set(withdrawn))
         kept, refused = without_twins(job, cache, kept, refused, items, heads)
         account = quality.account(card, [str(line["file"]) for line in inventory], kept, [case for case, _ in refused])
         memory = shards.ShardMemory(case_cache / f"{card.name}.shards.json" if case_cache else None, out)
@@ -72,8 +75,9 @@ def build_dataset(
         shards.write_if_changed(out / schema.HASHES_FILE, shards.parquet_bytes(found))
         cases_table = pq.read_table(out / schema.CASES_FILE)
         write_json(out / schema.FINGERPRINT_FILE, fingerprint.fingerprint(manifest, cases_table, found))
-        # what a withdrawn case once gave is not remembered either
-        cache.keep_only({items[case.case_id].key for case in live})
+        # what a withdrawn case once gave is not remembered either, nor what a copy of it gives
+        copies = {case.case_id for case, row in refused if row["reason"] == WITHDRAWN}
+        cache.keep_only({items[case.case_id].key for case in live if case.case_id not in copies})
     for path in out.glob("shard-*.parquet"):
         if path.name not in written:
             path.unlink()

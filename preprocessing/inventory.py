@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,28 +46,30 @@ class _Hashed:
     read: bool
 
 
-def scan(root: Path, cache_file: Path) -> list[File]:
+def scan(root: Path, cache_file: Path, shown: Callable[[str], str] | None = None) -> list[File]:
     """All regular files below `root`, sorted by name: `{"file": posix path below root, "bytes", "sha256"}`.
 
     `cache_file` (JSON, may serve many roots) saves hashing what has not changed. Links are followed
     only to files inside `root`; `.DS_Store` and `Thumbs.db` are left out. Raises DataError for a
     missing root, an unreadable file and a file that will not stand still. Names that are not UTF-8: see `badly_named`.
+
+    `shown` gives the name by which messages may call a file below `root`, or a folder; None: by its path. The
+    result and `cache_file` have the real names.
     """
+    say = shown or (lambda name: str(root / name))
     if not root.is_dir():
         raise DataError(f"{root}: expected a dataset's folder, found none. Check SEGFOUNDRY_MIRROR")
     key = str(root.resolve())
     known: dict[str, list[Any]] = _read_cache(cache_file).get(key, {})
     names = []
-    for name, listed in _walk(root):
+    for name, listed in _walk(root, say):
         if listed:
             names.append(name)
         else:
-            logger.warning(
-                "%s: a link out of the dataset, to a folder or to nothing: not followed", root / _shown(name)
-            )
+            logger.warning("%s: a link out of the dataset, to a folder or to nothing: not followed", say(_text(name)))
     names.sort(key=os.fsencode)
     with ThreadPoolExecutor(THREADS) as pool:
-        hashed = list(pool.map(lambda name: _hash(root, name, known.get(_shown(name))), names))
+        hashed = list(pool.map(lambda name: _hash(root, name, known.get(_text(name)), say), names))
     kept = {each.file: [*each.stamp, each.sha256] for each in hashed if each.stamp is not None}
     if kept != known:
         with _exclusive(cache_file):
@@ -109,7 +111,7 @@ def names_below(root: Path) -> Iterator[str]:
 
     Folders, pipes, sockets and devices are not opened: a pipe would be waited for.
     """
-    return (_shown(name) for name, listed in _walk(root) if listed)
+    return (_text(name) for name, listed in _walk(root, lambda name: str(root / name)) if listed)
 
 
 def badly_named(shown: str) -> bool:
@@ -117,10 +119,15 @@ def badly_named(shown: str) -> bool:
     return _OTHER_BYTES.search(shown) is not None
 
 
-def _walk(root: Path) -> Iterator[tuple[str, bool]]:
+def _walk(root: Path, say: Callable[[str], str]) -> Iterator[tuple[str, bool]]:
     """Paths below `root` as the system has them; False for links that are not followed."""
     inside = root.resolve()
-    for folder, folders, files in os.walk(root, onerror=_unreadable):
+
+    def unreadable(error: OSError) -> None:
+        folder = say(_text(Path(os.fsdecode(error.filename)).relative_to(root).as_posix()))
+        raise DataError(f"{folder}: expected a readable folder, found {error.strerror}") from None
+
+    for folder, folders, files in os.walk(root, onerror=unreadable):
         for name in [*folders, *files]:
             path = Path(folder, name)
             if path.is_symlink() and not _leads_inside(path, inside):
@@ -129,7 +136,7 @@ def _walk(root: Path) -> Iterator[tuple[str, bool]]:
                 yield path.relative_to(root).as_posix(), True
 
 
-def _shown(name: str) -> str:
+def _text(name: str) -> str:
     """A path as text: bytes that are not UTF-8 as `\\xe9`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
@@ -142,7 +149,7 @@ def _leads_inside(link: Path, root: Path) -> bool:
     return goal.is_relative_to(root) and goal.is_file()
 
 
-def _hash(root: Path, name: str, known: list[Any] | None) -> _Hashed:
+def _hash(root: Path, name: str, known: list[Any] | None, say: Callable[[str], str]) -> _Hashed:
     path = root / name
     try:
         for _ in range(ATTEMPTS):
@@ -150,26 +157,21 @@ def _hash(root: Path, name: str, known: list[Any] | None) -> _Hashed:
             before = path.stat()
             stamp = _stamp(before)
             if known is not None and known[:-1] == stamp:
-                return _Hashed(_shown(name), before.st_size, str(known[-1]), stamp, read=False)
+                return _Hashed(_text(name), before.st_size, str(known[-1]), stamp, read=False)
             digest = sha256_file(path)
             if _stamp(path.stat()) == stamp:
                 racy = max(before.st_mtime_ns, before.st_ctime_ns) > now - RACY_NS
-                return _Hashed(_shown(name), before.st_size, digest, None if racy else stamp, read=True)
+                return _Hashed(_text(name), before.st_size, digest, None if racy else stamp, read=True)
     except OSError as wrong:
-        raise DataError(
-            f"{root / _shown(name)}: expected a readable file, found {wrong.strerror}. Check its permissions"
-        ) from wrong
-    raise DataError(
-        f"{root / _shown(name)}: expected a file at rest, found one that is being written. Wait and run again"
-    )
+        # without its cause, which names the file as it is
+        msg = f"{say(_text(name))}: expected a readable file, found {wrong.strerror}. Check its permissions"
+        raise DataError(msg) from None
+    msg = f"{say(_text(name))}: expected a file at rest, found one that is being written. Wait and run again"
+    raise DataError(msg)
 
 
 def _stamp(found: os.stat_result) -> list[int]:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-
-
-def _unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename}: expected a readable folder, found {error.strerror}") from error
 
 
 def _read_cache(cache_file: Path) -> dict[str, dict[str, list[Any]]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.errors import DataError
-from preprocessing.cards import Coco, DatasetCard, Layout, RawCase, SplitHint, Sprites
+from preprocessing.cards import ABOUT_MANY, DatasetCard, Layout, RawCase, SplitHint
 from preprocessing.expressions import Expression, compiled
 from preprocessing.inventory import badly_named, names_below
 
@@ -70,7 +70,7 @@ def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:
         if badly_named(file) or any(pattern.fullmatch(file) for pattern in excluded):
             continue
         for number, (layout, expressions) in enumerate(patterns):
-            if isinstance(layout.labels or card.labels, Coco | Sprites) and layout.label:
+            if isinstance(layout.labels or card.labels, ABOUT_MANY) and layout.label:
                 match = compiled(layout.label).fullmatch(file)
                 if match is not None:
                     shared.setdefault((number, match.groupdict().get("set") or ""), []).append(file)

@@ -43,6 +43,15 @@ def probability_map(logits: Tensor, height: int, width: int) -> NDArray[np.float
     return result
 
 
+def on_grid(probability: NDArray[np.floating], height: int, width: int) -> NDArray[np.float32]:
+    """A map of probabilities (rows, columns) on the (height, width) grid, bilinear."""
+    stacked = torch.from_numpy(np.asarray(probability, dtype=np.float32))[None, None]
+    result: NDArray[np.float32] = F.interpolate(stacked, (height, width), mode="bilinear", align_corners=False)[
+        0, 0
+    ].numpy()
+    return result
+
+
 def to_pixel_values(pixels: NDArray[np.uint8], size: int) -> Tensor:
     """(height, width[, channels]) uint8 to (3, size, size) in -1..1, stretched with antialiasing as SAM3 does."""
     array = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels

@@ -211,17 +211,13 @@ def _dice(
     maps: NDArray[np.float16],
     thresholds: tuple[float, ...],
 ) -> list[float]:
-    import torch
-
     from training.evaluate import truth_of
     from training.metrics import dice_iou
+    from training.predict import on_grid
 
     if concept not in concepts:
         return [0.0] * len(thresholds)
-    probability = torch.from_numpy(np.array(maps[concepts.index(concept)], dtype=np.float32))
-    shape = (row["height"], row["width"])
-    resized = torch.nn.functional.interpolate(probability[None, None], shape, mode="bilinear", align_corners=False)
-    grid = resized[0, 0].numpy()
+    grid = on_grid(maps[concepts.index(concept)], row["height"], row["width"])
     truth = truth_of(row, concept)
     return [dice_iou(truth, grid > threshold)[0] for threshold in thresholds]
 

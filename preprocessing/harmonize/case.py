@@ -170,6 +170,8 @@ def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     rows = _cut(item, voxels, volume.regridded(masks, read), read)
     axes = volume.axes_of(card, read.harmonized)
     record = {**record, "axis": axes[0], **({"axes": list(axes)} if len(axes) > 1 else {})}
+    if card.frame is not None:
+        record["frame"] = card.frame  # of a file of several, counted from 0; the label is of that frame
     grid = geometry.grid_columns(read.original, read.harmonized)
     return rows, {
         **(grid if read.placed else geometry.unplaced(grid)),

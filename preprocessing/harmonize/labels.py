@@ -25,6 +25,7 @@ from preprocessing.cards import (
     LabelRule,
     Outline,
     Polygons,
+    RunLengths,
     Segments,
     Sprites,
 )
@@ -57,7 +58,7 @@ def masks_of(label: NDArray[Any], rule: LabelRule, part: str = "") -> Masks:
             return by_channel(label, rule)
         case InstanceIds():
             return {rule.concept: _integers(_one_channel(label)) > 0}
-        case Segments() | Contours() | Polygons() | Coco() | Sprites():
+        case Segments() | Contours() | Polygons() | Coco() | Sprites() | RunLengths():
             what = f"a file for the rule {type(rule).__name__}"
             raise CaseError("label_kind", expected=what, found="a label picture or array")
 

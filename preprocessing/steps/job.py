@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from preprocessing import names
 from preprocessing.cards import DatasetCard, RawCase
-from preprocessing.deid import hide_uids, safe_ending
 from preprocessing.splits import pseudonym, split_of
 
 Refused = tuple[RawCase, dict[str, str]]  # a case and its row of the quarantine
@@ -32,14 +32,10 @@ def place(job: Job, case: RawCase) -> dict[str, str]:
 
 
 def shown_name(job: Job, case_id: str) -> str:
-    """A case's name as written: UIDs in it are pseudonyms, and for a closed dataset all of it."""
-    if job.card.public:
-        return hide_uids(case_id, job.card.domain, job.key)
-    return pseudonym(job.card.domain, case_id, job.key, "c")
+    """A case's name as written."""
+    return names.shown_case(job.card, case_id, job.key)
 
 
 def shown_file(job: Job, file: str) -> str:
-    """A file's name as written: UIDs in it are pseudonyms, and for a closed dataset all of it, with a known ending."""
-    if job.card.public:
-        return hide_uids(file, job.card.domain, job.key)
-    return pseudonym(job.card.domain, file, job.key, "f") + safe_ending(file)
+    """A file's name as written."""
+    return names.shown_file(job.card, file, job.key)

@@ -13,20 +13,50 @@ from preprocessing.harmonize.item import CaseItem
 from preprocessing.harmonize.payload import decode
 from preprocessing.steps.cases import entry_of
 from preprocessing.steps.job import Job, Refused, place
-from preprocessing.withdrawn import withdrawn_row
+from preprocessing.withdrawn import REASON as WITHDRAWN
+from preprocessing.withdrawn import shows_withdrawn, why_withdrawn, withdrawn_row
 
 
 def without_withdrawn(
     job: Job, cases: list[RawCase], items: dict[str, CaseItem], withdrawn: set[str]
 ) -> tuple[list[RawCase], list[Refused]]:
     """The cases that may be used, and the withdrawn ones each with its quarantine row."""
-    gone = [case for case in cases if withdrawn & {items[case.case_id].shown_id, place(job, case)["group_id"]}]
-    names = {case.case_id for case in gone}
-    refused = [
-        (case, withdrawn_row(items[case.case_id].shown_id, items[case.case_id].shown_files[case.files[0]]))
+    live, refused = [], []
+    for case in cases:
+        item = items[case.case_id]
+        if why := why_withdrawn(withdrawn, (item.shown_id, place(job, case)["group_id"])):
+            refused.append((case, withdrawn_row(item.shown_id, item.shown_files[case.files[0]], why)))
+        else:
+            live.append(case)
+    return live, refused
+
+
+def without_copies(
+    job: Job,
+    kept: list[RawCase],
+    refused: list[Refused],
+    items: dict[str, CaseItem],
+    heads: dict[str, Head],
+    withdrawn: set[str],
+) -> tuple[list[RawCase], list[Refused]]:
+    """Refuse what shows a withdrawn picture under another name.
+
+    With all of its group, which then is the withdrawn patient under another name; of the withdrawn case's own
+    group, of which more could have been withdrawn and was not, only what shows the picture.
+    """
+    if not withdrawn:
+        return kept, refused
+    own = {place(job, case)["group_id"] for case, row in refused if row["reason"] == WITHDRAWN}
+    copies = {case.case_id for case in kept if shows_withdrawn(withdrawn, heads[case.case_id].hashes)}
+    groups = {place(job, case)["group_id"] for case in kept if case.case_id in copies} - own
+    found = "a picture of a withdrawn case, by its SHA-256, in this case or its group"
+    gone = [case for case in kept if case.case_id in copies or place(job, case)["group_id"] in groups]
+    rows = [
+        (case, withdrawn_row(items[case.case_id].shown_id, items[case.case_id].shown_files[case.files[0]], found))
         for case in gone
     ]
-    return [case for case in cases if case.case_id not in names], refused
+    names = {case.case_id for case in gone}
+    return [case for case in kept if case.case_id not in names], [*refused, *rows]
 
 
 def sort_out(

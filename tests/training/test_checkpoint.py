@@ -21,7 +21,7 @@ from training.sam3.checkpoint import describe, load_checkpoint, load_into, save_
 from training.sam3.convert import main
 from training.sam3.layout import rotary_tables, to_official, to_transformers
 from training.sam3.model import PromptableSam3
-from training.sam3.sizes import config_of_shapes
+from training.sam3.shapes import config_of_shapes
 from training.sam3.source import image_size_of, sam3_config, with_image_size
 from training.sam3.strict import rotary_sizes
 from training.spec import start_config, start_identity

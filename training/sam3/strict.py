@@ -16,7 +16,7 @@ from infra.errors import DataError
 from training.sam3.layout import rotary_tables, to_official, to_transformers
 from training.sam3.model import PromptableSam3
 from training.sam3.reading import Read
-from training.sam3.sizes import EPSILON, ROTARY, config_of_shapes
+from training.sam3.shapes import EPSILON, ROTARY, config_of_shapes
 
 Layout = Literal["official", "transformers"]
 

@@ -34,7 +34,7 @@ HISTORY_EVERY = 10  # steps between lines of history.jsonl
 _PROGRESS_SECONDS = 0.5
 
 
-def start_model(recipe: Recipe, start: str) -> tuple[PromptableSam3, LoadReport | None]:
+def start_model(recipe: Recipe, start: str, *, digest: bool = False) -> tuple[PromptableSam3, LoadReport | None]:
     """The model before training, and the report of what was loaded.
 
     Weights in any layout that `training.sam3.checkpoint` reads, or `initialise` with the recipe's seed (the same
@@ -42,7 +42,7 @@ def start_model(recipe: Recipe, start: str) -> tuple[PromptableSam3, LoadReport 
     """
     model = PromptableSam3(Sam3Config(**recipe.sam3))
     if start:
-        return model, load_into(model, start)
+        return model, load_into(model, start, digest=digest)
     initialise(model, recipe.seed)
     return model, None
 

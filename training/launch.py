@@ -61,6 +61,7 @@ def run_training(
     if start:
         start, start_sha256 = start_identity(start)
         config = start_config(start)
+        _need_fitting_start(start)
         recipe = replace(recipe, sam3=config["sam3"], image_size=config["image_size"])
     digests = {name: schema.read_dataset_file(data_root / name)["manifest_digest"] for name in datasets}
     _refuse_evaluation_only(data_root, datasets)
@@ -74,6 +75,13 @@ def run_training(
         with _watch(run_dir, progress):
             _train(spec, final, int(params.get("workers", 1)))
     return _publish(spec, final, out, digests, int(params.get("workers", 1)))
+
+
+def _need_fitting_start(start: str) -> None:
+    """Weights that do not fit are the user's to mend: said here, not by workers that are started again and again."""
+    from training.sam3.checkpoint import open_checkpoint
+
+    open_checkpoint(start)
 
 
 def _need_train_samples(data_root: Path, datasets: list[str]) -> None:
@@ -196,7 +204,7 @@ def _write_final(spec: Any, final: Path, result: Any) -> None:
     from training.sam3.tokenizer import PromptTokenizer
 
     final.mkdir(parents=True, exist_ok=True)
-    begun, loaded = start_model(spec.recipe, spec.start)
+    begun, loaded = start_model(spec.recipe, spec.start, digest=True)
     save_weights(final / START, begun.state_dict())
     save_weights(final / WEIGHTS, result.module.averaged_state())
     PromptTokenizer.from_installed().save(final / TOKENIZER)

@@ -38,7 +38,10 @@ _ASIDE_WITHIN: dict[Layout, dict[str, str]] = {
     "official": {
         "backbone.vision_backbone.sam2_convs.": _TRACKER,
         "inst_interactive_predictor.": _TRACKER,
-        "geometry_encoder.points_": "point prompts: transformers' image model has no place for them",
+        **dict.fromkeys(
+            (f"geometry_encoder.points_{part}_project." for part in ("direct", "pool", "pos_enc")),
+            "point prompts: transformers' image model has no place for them",
+        ),
     },
     "transformers": {},
 }

@@ -22,25 +22,29 @@ from preprocessing import schema
 from training.module import Sam3Training
 from training.prepared import PreparedSamples, prepare_shard, shards_of
 from training.recipes import Recipe
-from training.sam3.checkpoint import load_weights
+from training.sam3.checkpoint import load_into
 from training.sam3.init import initialise
 from training.sam3.model import PromptableSam3
+from training.sam3.strict import LoadReport
 from training.sam3.tokenizer import PromptTokenizer
-from training.spec import PROGRESS_FILE, WEIGHTS, FitSpec
+from training.spec import PROGRESS_FILE, FitSpec
 from training.stream import Batch, BatchStream
 
 HISTORY_EVERY = 10  # steps between lines of history.jsonl
 _PROGRESS_SECONDS = 0.5
 
 
-def start_model(recipe: Recipe, start: str) -> PromptableSam3:
-    """The start checkpoint: a folder's weights, or `initialise` with the recipe's seed (the same on every rank)."""
+def start_model(recipe: Recipe, start: str, *, digest: bool = False) -> tuple[PromptableSam3, LoadReport | None]:
+    """The model before training, and the report of what was loaded.
+
+    Weights in any layout that `training.sam3.checkpoint` reads, or `initialise` with the recipe's seed (the same
+    on every rank), which has no report.
+    """
     model = PromptableSam3(Sam3Config(**recipe.sam3))
     if start:
-        load_weights(model, Path(start) / WEIGHTS)
-    else:
-        initialise(model, recipe.seed)
-    return model
+        return model, load_into(model, start, digest=digest)
+    initialise(model, recipe.seed)
+    return model, None
 
 
 def prepare(spec: FitSpec, split: str, rank: int, world_size: int) -> None:
@@ -157,7 +161,8 @@ def fit(
     prepare(spec, "train", rank, world_size)
     barrier()
     samples = open_samples(spec, "train")
-    module = Sam3Training(recipe, start_model(recipe, spec.start))
+    model, _ = start_model(recipe, spec.start)
+    module = Sam3Training(recipe, model)
     first_step = int(torch.load(resume, weights_only=True, mmap=True)["global_step"]) if resume else 0
     stream = BatchStream(
         samples,

@@ -54,12 +54,14 @@ def run_training(
         run_dir: machine-local state: Ray Train runs, prepared shards, progress.
         progress: called about twice a second with step, steps, loss, samples_per_s, eta_s.
     """
-    from training.spec import FitSpec, start_config
+    from training.spec import FitSpec, start_config, start_identity
 
     recipe = recipes.resolve(params)
-    start = str(params.get("start") or "")
+    start, start_sha256 = str(params.get("start") or ""), ""
     if start:
+        start, start_sha256 = start_identity(start)
         config = start_config(start)
+        _need_fitting_start(start)
         recipe = replace(recipe, sam3=config["sam3"], image_size=config["image_size"])
     digests = {name: schema.read_dataset_file(data_root / name)["manifest_digest"] for name in datasets}
     _refuse_evaluation_only(data_root, datasets)
@@ -67,12 +69,19 @@ def run_training(
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
     spec = FitSpec(recipe, str(data_root.resolve()), datasets, str(run_dir), start)
-    identity = {"recipe": asdict(recipe), "code": recipes.code_sha256(), "digests": digests, "start": start}
+    identity = {"recipe": asdict(recipe), "code": recipes.code_sha256(), "digests": digests, "start": start_sha256}
     final = run_dir / "final" / digest_of(identity)[:16]
     if not (final / "done.json").is_file():
         with _watch(run_dir, progress):
             _train(spec, final, int(params.get("workers", 1)))
     return _publish(spec, final, out, digests, int(params.get("workers", 1)))
+
+
+def _need_fitting_start(start: str) -> None:
+    """Weights that do not fit are the user's to mend: said here, not by workers that are started again and again."""
+    from training.sam3.checkpoint import open_checkpoint
+
+    open_checkpoint(start)
 
 
 def _need_train_samples(data_root: Path, datasets: list[str]) -> None:
@@ -195,12 +204,14 @@ def _write_final(spec: Any, final: Path, result: Any) -> None:
     from training.sam3.tokenizer import PromptTokenizer
 
     final.mkdir(parents=True, exist_ok=True)
-    save_weights(final / START, start_model(spec.recipe, spec.start).state_dict())
+    begun, loaded = start_model(spec.recipe, spec.start, digest=True)
+    save_weights(final / START, begun.state_dict())
     save_weights(final / WEIGHTS, result.module.averaged_state())
     PromptTokenizer.from_installed().save(final / TOKENIZER)
     write_text(final / "history.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in result.history))
     parameters = sum(parameter.numel() for parameter in result.module.model.parameters())
-    write_json(final / "done.json", {"parameters": parameters, "skipped_batches": result.module.skipped})
+    done = {"parameters": parameters, "skipped_batches": result.module.skipped}
+    write_json(final / "done.json", {**done, "start": loaded.record() if loaded else None})
 
 
 @contextlib.contextmanager
@@ -261,6 +272,7 @@ def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers
             "workers": workers,
             "parameters": done["parameters"],
             "skipped_batches": done["skipped_batches"],
+            "start": done["start"],
             "datasets": digests,
             "licence": model_licence(schema.read_dataset_file(Path(spec.data_root) / name) for name in digests),
             "weights_sha256": sha256_file(folder / WEIGHTS),

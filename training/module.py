@@ -40,7 +40,13 @@ class Sam3Training(lightning.LightningModule):
         images = self.model.encode_images(batch.pixel_values)
         text = self.model.encode_text(batch.input_ids)
         predictions = self.model.decode(
-            images, text, batch.image_of_prompt, batch.text_of_prompt, batch.boxes_cxcywh, batch.box_labels
+            images,
+            text,
+            batch.image_of_prompt,
+            batch.text_of_prompt,
+            batch.boxes_cxcywh,
+            batch.box_labels,
+            one_to_many=self.weights.one_to_many > 0,
         )
         loss, terms = criterion(predictions, batch.targets, self.weights, self._normaliser(batch))
         finite = torch.isfinite(loss)

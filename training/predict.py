@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from infra.errors import UsageError
 from infra.storage import read_json
 from training.decision import Decision
 from training.sam3.boxes import cxcywh_to_xyxy
-from training.sam3.checkpoint import load_model
+from training.sam3.checkpoint import load_checkpoint, load_model
 from training.sam3.model import ImageFeatures, Predictions, PromptableSam3
+from training.sam3.preprocess import official_pixel_values
+from training.sam3.source import image_size_of
 from training.sam3.tokenizer import PromptTokenizer
 from training.spec import CONFIG, START, TOKENIZER, WEIGHTS
 
@@ -52,6 +55,34 @@ def on_grid(probability: NDArray[np.floating], height: int, width: int) -> NDArr
     return result
 
 
+def query_scores(predictions: Predictions) -> Tensor:
+    """(prompts, queries) score of each query: of its box, times presence."""
+    return predictions.logits[-1].float().sigmoid() * presence_of(predictions).unsqueeze(1)
+
+
+def boxes_in_pixels(predictions: Predictions, height: int, width: int) -> Tensor:
+    """(prompts, queries, 4) xyxy boxes in pixels of a (height, width) image, not clipped to it."""
+    return cxcywh_to_xyxy(predictions.boxes_cxcywh[-1].float()) * torch.tensor([width, height, width, height])
+
+
+def instances_of(
+    predictions: Predictions, prompt: int, height: int, width: int, threshold: float
+) -> list[dict[str, Any]]:
+    """Queries of a prompt whose score is above the threshold, in query order: `query`, `score`, `bbox_xyxy`, `mask`."""
+    scores = query_scores(predictions)[prompt]
+    boxes = boxes_in_pixels(predictions, height, width)[prompt]
+    boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+    return [
+        {
+            "query": query,
+            "score": float(scores[query]),
+            "bbox_xyxy": [float(value) for value in boxes[query]],
+            "mask": probability_map(predictions.masks[prompt, query], height, width) > 0.5,
+        }
+        for query in torch.nonzero(scores > threshold).flatten().tolist()
+    ]
+
+
 def to_pixel_values(pixels: NDArray[np.uint8], size: int) -> Tensor:
     """(height, width[, channels]) uint8 to (3, size, size) in -1..1, stretched with antialiasing as SAM3 does."""
     array = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
@@ -66,8 +97,16 @@ def to_pixel_values(pixels: NDArray[np.uint8], size: int) -> Tensor:
 class Segmenter:
     """A loaded model folder (the engine that `config.json` names)."""
 
-    def __init__(self, model: PromptableSam3, tokenizer: PromptTokenizer, image_size: int, decision: Decision) -> None:
+    def __init__(
+        self,
+        model: PromptableSam3,
+        tokenizer: PromptTokenizer,
+        image_size: int,
+        decision: Decision,
+        pixel_values: Callable[[NDArray[np.uint8], int], Tensor] = to_pixel_values,
+    ) -> None:
         self.model, self.tokenizer, self.image_size, self.decision = model, tokenizer, image_size, decision
+        self._pixel_values = pixel_values
 
     @classmethod
     def load(cls, folder: Path, weights: str = WEIGHTS) -> Segmenter:
@@ -80,10 +119,17 @@ class Segmenter:
             Decision(**config.get("start_decision" if weights == START else "decision", {})),
         )
 
+    @classmethod
+    def of_checkpoint(cls, source: str | Path, image_size: int | None = None) -> Segmenter:
+        """Serve published weights as they are (any layout of `load_checkpoint`), with the official preprocessing."""
+        model, _ = load_checkpoint(source, image_size=image_size, digest=False)
+        size = image_size_of(model.config.to_dict())
+        return cls(model, PromptTokenizer.from_installed(), size, Decision(), official_pixel_values)
+
     @torch.inference_mode()
     def encode(self, images: list[NDArray[np.uint8]]) -> ImageFeatures:
         """Vision features of images of any size."""
-        return self.model.encode_images(torch.stack([to_pixel_values(image, self.image_size) for image in images]))
+        return self.model.encode_images(torch.stack([self._pixel_values(image, self.image_size) for image in images]))
 
     @torch.inference_mode()
     def decode(
@@ -123,21 +169,10 @@ class Segmenter:
         predictions = self.decode(self.encode([image_u8_hwc]), prompts, [0] * len(prompts))
         scores = concept_scores(predictions)
         presences = presence_of(predictions)
-        query_scores = predictions.logits[-1].sigmoid() * presences.unsqueeze(1)
-        boxes = cxcywh_to_xyxy(predictions.boxes_cxcywh[-1]).clamp(0, 1) * torch.tensor([width, height, width, height])
         results = []
         for number, prompt in enumerate(prompts):
             score = float(scores[number])
-            instances = []
-            for query in torch.nonzero(query_scores[number] > self.decision.instance_threshold).flatten().tolist():
-                mask = probability_map(predictions.masks[number, query], height, width) > 0.5
-                instances.append(
-                    {
-                        "score": float(query_scores[number, query]),
-                        "bbox_xyxy": [float(value) for value in boxes[number, query]],
-                        "mask": mask,
-                    }
-                )
+            instances = instances_of(predictions, number, height, width, self.decision.instance_threshold)
             mask = probability_map(predictions.semantic[number], height, width) > self.decision.mask_threshold
             if float(presences[number]) < self.decision.presence_threshold:
                 mask = np.zeros_like(mask)

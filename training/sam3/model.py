@@ -9,6 +9,7 @@ The state_dict is transformers' own, name by name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from transformers.models.sam3.modeling_sam3 import (
 )
 
 from training.sam3.boxes import cxcywh_to_xyxy
+from training.sam3.one_to_many import SelfAttention, decode_twice
 from training.sam3.roi_align import roi_align
 
 PADDING_LABEL = -10
@@ -43,6 +45,15 @@ class TextFeatures:
 
 
 @dataclass
+class OneToMany:
+    """What the second set of queries says (`one_to_many.py`); axes as in `Predictions`."""
+
+    logits: Tensor
+    boxes_cxcywh: Tensor
+    masks: Tensor
+
+
+@dataclass
 class Predictions:
     """Head outputs for a pack of prompts; the first axis of layered tensors is the decoder layer."""
 
@@ -51,6 +62,7 @@ class Predictions:
     presence: Tensor  # (layers, prompts)
     masks: Tensor  # (prompts, queries, height, width) logits, last layer
     semantic: Tensor  # (prompts, height, width) logits
+    one_to_many: OneToMany | None = None  # where it was asked for
 
 
 class GeometryEncoder(Sam3GeometryEncoder):
@@ -81,6 +93,8 @@ class PromptableSam3(Sam3Model):
     def __init__(self, config: Sam3Config) -> None:
         super().__init__(config)
         self.geometry_encoder = GeometryEncoder(config.geometry_encoder_config)
+        for layer in self.detr_decoder.layers:
+            layer.self_attn.__class__ = SelfAttention
 
     def encode_images(self, pixel_values: Tensor) -> ImageFeatures:
         """Features of images (images, 3, size, size), normalised to -1..1."""
@@ -101,6 +115,8 @@ class PromptableSam3(Sam3Model):
         text_of_prompt: Tensor,
         boxes_cxcywh: Tensor | None = None,
         box_labels: Tensor | None = None,
+        *,
+        one_to_many: bool = False,
     ) -> Predictions:
         """Run the head for a pack of prompts.
 
@@ -111,6 +127,7 @@ class PromptableSam3(Sam3Model):
             text_of_prompt: (prompts,) index into the texts.
             boxes_cxcywh: (prompts, boxes, 4), normalised; None for text alone.
             box_labels: (prompts, boxes): 1 positive, 0 negative, -10 not there.
+            one_to_many: also run the second set of queries that training may use.
         """
         levels = [level.index_select(0, image_of_prompt) for level in images.levels]
         positions = [
@@ -139,7 +156,8 @@ class PromptableSam3(Sam3Model):
             vision_pos_embeds=[positions[-1]],
             text_mask=prompt_mask,
         )
-        decoded = self.detr_decoder(
+        decoder = partial(decode_twice, self.detr_decoder) if one_to_many else self.detr_decoder
+        decoded = decoder(
             vision_features=encoded.last_hidden_state,
             text_features=prompt,
             vision_pos_encoding=encoded.pos_embeds_flattened,
@@ -156,10 +174,13 @@ class PromptableSam3(Sam3Model):
             prompt_features=prompt,
             prompt_mask=prompt_mask,
         )
+        logits, queries = logits.squeeze(-1), self.detr_decoder.config.num_queries
+        second = OneToMany(logits[..., queries:], boxes[:, :, queries:], masks.pred_masks[:, queries:])
         return Predictions(
-            logits=logits.squeeze(-1),
-            boxes_cxcywh=boxes,
+            logits=logits[..., :queries],
+            boxes_cxcywh=boxes[:, :, :queries],
             presence=decoded.presence_logits.squeeze(-1),
-            masks=masks.pred_masks,
+            masks=masks.pred_masks[:, :queries],
             semantic=masks.semantic_seg.squeeze(1),
+            one_to_many=second if one_to_many else None,
         )

@@ -64,23 +64,43 @@ class LiveBytes(TorchDispatchMode):
 
     @contextlib.contextmanager
     def keeping(self) -> Iterator[Kept]:
-        """Count what autograd saves inside of the block; the figures are complete at its end."""
+        """Count what autograd has saved at the end of the block and not let go of again (dropped outputs are)."""
         kept = Kept()
-        seen: set[int] = set()
+        saved: dict[int, _Saved] = {}
 
-        def pack(tensor: Tensor) -> Tensor:
+        def pack(tensor: Tensor) -> _Held:
             key = _key(tensor)
-            if key not in self._weights and key not in seen:
-                seen.add(key)  # the graph holds the tensor, so the storage's address is not used again
-                size = tensor.untyped_storage().nbytes()
-                if key in self._copies:
-                    kept.weight_copies += size
-                else:
-                    kept.activations += size
-            return tensor
+            if key not in self._weights:
+                entry = saved.setdefault(key, _Saved(tensor.untyped_storage().nbytes(), key in self._copies))
+                entry.times += 1
+                held = _Held(tensor)
+                weakref.finalize(held, let_go, key)
+                return held
+            return _Held(tensor)
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        def let_go(key: int) -> None:
+            saved[key].times -= 1
+            if not saved[key].times:
+                del saved[key]
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
             yield kept
+        kept.activations = sum(entry.size for entry in saved.values() if not entry.is_copy)
+        kept.weight_copies = sum(entry.size for entry in saved.values() if entry.is_copy)
+
+
+class _Held:
+    """A saved tensor; it dies with the graph node that saved it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+@dataclass
+class _Saved:
+    size: int
+    is_copy: bool
+    times: int = 0
 
 
 @contextlib.contextmanager

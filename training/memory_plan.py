@@ -27,7 +27,7 @@ from training.optimiser import is_matrix
 from training.recipes import FREEZABLE
 from training.sam3 import sizes
 from training.sam3.activation_checkpointing import PARTS, checkpoint_activations, parts_of
-from training.sam3.cuda_kernels import CudaKernels
+from training.sam3.cuda_kernels import cuda_kernels
 from training.sam3.losses import mask_losses, semantic_losses
 from training.sam3.model import PADDING_LABEL, Predictions, PromptableSam3
 
@@ -191,7 +191,7 @@ def _precision(step: Step) -> Iterator[None]:
 @contextlib.contextmanager
 def _kernels(step: Step) -> Iterator[None]:
     if step.kernels == "cuda":
-        with CudaKernels():
+        with cuda_kernels():
             yield
     else:
         yield

@@ -1,33 +1,49 @@
 """The operators that CUDA would run, for planning on a machine without CUDA.
 
 torch decides by device which attention kernel runs and which operators autocast lifts to fp32, and these decide what
-is kept for the backward pass. Under this mode, CPU (fake) tensors take CUDA's way: FlashAttention where there is no
+is kept for the backward pass. In the block of `cuda_kernels`, CPU (fake) tensors take CUDA's way: FlashAttention where there is no
 mask and the precision is low, the memory-efficient kernel otherwise, layer and group norm in fp32.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 _MASK_ALIGNMENT = 16  # the memory-efficient kernel reads a mask in rows of so many numbers
 
 
-class CudaKernels(TorchFunctionMode):
-    """Only for fake tensors: the kernels themselves are not there."""
+@contextlib.contextmanager
+def cuda_kernels() -> Iterator[None]:
+    """Inside of the block, fake CPU tensors take CUDA's way; real ones cannot, for the kernels are not there.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is F.scaled_dot_product_attention:
-            return _attention(*args, **kwargs)
-        if func in (F.layer_norm, F.group_norm) and torch.is_autocast_enabled("cpu"):
-            args = [value.float() if isinstance(value, Tensor) else value for value in args]
+    The functions themselves are replaced: a TorchFunctionMode is off while the backward pass recomputes a layer.
+    """
+    plain = {name: getattr(F, name) for name in ("scaled_dot_product_attention", "layer_norm", "group_norm")}
+    F.scaled_dot_product_attention = _attention
+    F.layer_norm, F.group_norm = _lifted(F.layer_norm), _lifted(F.group_norm)
+    try:
+        yield
+    finally:
+        for name, function in plain.items():
+            setattr(F, name, function)
+
+
+def _lifted(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function` in fp32 under autocast, as CUDA's list of operators has it."""
+
+    def lift(*args: Any, **kwargs: Any) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            args = tuple(value.float() if isinstance(value, Tensor) else value for value in args)
             kwargs = {name: value.float() if isinstance(value, Tensor) else value for name, value in kwargs.items()}
-        return func(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return lift
 
 
 def _attention(

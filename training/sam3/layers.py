@@ -7,6 +7,8 @@
   width) numbers a query in place of height × width, so that a recomputed layer keeps nothing of that size.
 - The mask decoder spreads the images' feature levels over the prompts by itself, so that a recomputed one keeps
   them once an image and not once a prompt.
+- The position encoding is made anew and for one image: transformers keeps the last ones, for every image of a batch,
+  for the life of the process (a third of a GiB at full size and batch 4), fake tensors of a memory plan included.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from transformers.models.sam3.modeling_sam3 import (
     Sam3DetrEncoderLayer,
     Sam3GeometryEncoderLayer,
     Sam3MaskDecoder,
+    Sam3SinePositionEmbedding,
 )
 
 from training.sam3.boxes import cxcywh_to_xyxy
@@ -42,6 +45,25 @@ def grid_of(config: Sam3Config) -> Grid:
 
 def _sizes(vision: Any) -> tuple[Any, Any]:
     return vision.image_size, vision.patch_size
+
+
+class SinePosition(Sam3SinePositionEmbedding):
+    """transformers' position encoding of a feature level, equal for all images, without its cache."""
+
+    def forward(self, shape: torch.Size, device: torch.device, dtype: torch.dtype, mask: Tensor | None = None) -> Tensor:
+        """Encoding (images, channels, height, width) of a level of that shape; the images share its memory."""
+        build = Sam3SinePositionEmbedding.build_sine_position_embedding.__wrapped__
+        one: Tensor = build(
+            torch.Size((1, *shape[1:])),
+            device,
+            dtype,
+            self.num_position_features,
+            self.normalize,
+            self.scale,
+            self.temperature,
+            mask,
+        )
+        return one.expand(shape[0], -1, -1, -1)
 
 
 class GeometryLayer(GradientCheckpointingLayer, Sam3GeometryEncoderLayer):

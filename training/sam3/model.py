@@ -22,7 +22,7 @@ from transformers.models.sam3.modeling_sam3 import (
 )
 
 from training.sam3.boxes import cxcywh_to_xyxy
-from training.sam3.layers import DetrDecoder, DetrEncoderLayer, GeometryLayer, MaskDecoder, grid_of
+from training.sam3.layers import DetrDecoder, DetrEncoderLayer, GeometryLayer, MaskDecoder, SinePosition, grid_of
 from training.sam3.roi_align import roi_align
 
 PADDING_LABEL = -10
@@ -88,6 +88,7 @@ class PromptableSam3(Sam3Model):
         self.geometry_encoder = GeometryEncoder(config.geometry_encoder_config)
         self.detr_decoder = DetrDecoder(config.detr_decoder_config, grid_of(config))
         self.mask_decoder = MaskDecoder(config.mask_decoder_config)
+        self.vision_encoder.neck.position_encoding.__class__ = SinePosition
         for layer in self.geometry_encoder.layers:
             layer.__class__ = GeometryLayer
         for layer in self.detr_encoder.layers:

@@ -26,11 +26,11 @@ class Kept:
     weight_copies: int = 0  # weights in another precision
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the storages that operators make while the mode is on."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         # a model's own tensors are alive all the time and count elsewhere
         self._weights = {_key(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self._alive: dict[int, tuple[int, Any]] = {}

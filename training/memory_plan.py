@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
-from training.live_bytes import Kept, LiveBytes, keep_watch
+from training.live_bytes import Kept, keep_watch
 from training.optimiser import is_matrix
 from training.recipes import FREEZABLE
 from training.sam3 import sizes
@@ -98,7 +98,7 @@ def measure(step: Step, model: PromptableSam3) -> Plan:
     with _kernels(step), keep_watch(model) as watch:
         with _precision(step), watch.keeping() as kept:
             loss = surrogate_loss(run_stages(model, batch), batch, step)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         # what is alive beside the model's own: activations and gradients
         moving = watch.peak
     gradients = sum(value.grad.numel() for _, value in trained if value.grad is not None) * FULL_PRECISION_BYTES
@@ -121,9 +121,7 @@ def measure(step: Step, model: PromptableSam3) -> Plan:
 
 def optimiser_numbers(trained: list[tuple[str, nn.Parameter]], optimiser: str) -> int:
     """Numbers that the optimiser keeps: two moments a parameter for AdamW, one for what Muon moves."""
-    return sum(
-        value.numel() * (1 if optimiser == "muon" and is_matrix(name, value) else 2) for name, value in trained
-    )
+    return sum(value.numel() * (1 if optimiser == "muon" and is_matrix(name, value) else 2) for name, value in trained)
 
 
 def made_batch(step: Step, model: PromptableSam3) -> dict[str, Tensor]:

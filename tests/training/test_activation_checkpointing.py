@@ -164,7 +164,9 @@ def test_a_frozen_part_stays_and_has_no_state(kind: str) -> None:
             assert value.grad is None
             assert torch.equal(value, before[name])
             assert torch.equal(averaged[name], before[name])
-    assert not torch.equal(averaged["detr_encoder.layers.0.mlp.fc1.weight"], before["detr_encoder.layers.0.mlp.fc1.weight"])
+    assert not torch.equal(
+        averaged["detr_encoder.layers.0.mlp.fc1.weight"], before["detr_encoder.layers.0.mlp.fc1.weight"]
+    )
     assert len(module.average) == len(moved)
 
 

@@ -43,7 +43,12 @@ class Way:
     """Steps of training on one device, timed part by part."""
 
     def __init__(
-        self, name: str, module: Sam3Training, optimiser: torch.optim.Optimizer, batches: Iterator[Batch], precision: str
+        self,
+        name: str,
+        module: Sam3Training,
+        optimiser: torch.optim.Optimizer,
+        batches: Iterator[Batch],
+        precision: str,
     ) -> None:
         self.name, self.module, self.optimiser, self._batches, self._precision = (
             name,
@@ -80,7 +85,7 @@ class Way:
             loss = self.module.training_step(batch, 0)
         clock.ends("forward")
         assert loss is not None
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         clock.ends("backward")
 
     def _after(self) -> None:
@@ -110,7 +115,7 @@ class PlainWay(Way):
             with self._autocast():
                 loss = self._loss(part) / len(rounds)
             clock.ends("forward")
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             clock.ends("backward")
 
     def _loss(self, batch: Batch) -> Tensor:

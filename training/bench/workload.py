@@ -46,11 +46,13 @@ class PlainTokenizer:
 
 
 def tokenizer() -> tuple[Any, str]:
-    """The tokenizer and what it is: `clip`, or `plain` where its vocabulary is not installed."""
+    """The tokenizer and what it is: `clip`, or `plain` where what CLIP's needs is not installed."""
     try:
-        return PromptTokenizer.from_installed(), "clip"
+        found = PromptTokenizer.from_installed()
+        found(["a word"])  # cleaning needs a package of its own
     except (FileNotFoundError, ImportError):
         return PlainTokenizer(), "plain"
+    return found, "clip"
 
 
 def make_up(root: Path, size: int, concepts: int) -> None:

@@ -44,8 +44,9 @@ def checkpoint_activations(model: PromptableSam3, parts: Iterable[str]) -> int:
     count = 0
     for name, layers_of in PARTS.items():
         for layer in layers_of(model):
-            layer._gradient_checkpointing_func = _recomputed
-            layer.gradient_checkpointing = name in chosen
+            # names that transformers' GradientCheckpointingLayer reads
+            setattr(layer, "_gradient_checkpointing_func", _recomputed)  # noqa: B010
+            setattr(layer, "gradient_checkpointing", name in chosen)  # noqa: B010
             count += name in chosen
     return count
 

@@ -1,8 +1,8 @@
 """The operators that CUDA would run, for planning on a machine without CUDA.
 
 torch decides by device which attention kernel runs and which operators autocast lifts to fp32, and these decide what
-is kept for the backward pass. In the block of `cuda_kernels`, CPU (fake) tensors take CUDA's way: FlashAttention where there is no
-mask and the precision is low, the memory-efficient kernel otherwise, layer and group norm in fp32.
+is kept for the backward pass. In the block of `cuda_kernels`, CPU (fake) tensors take CUDA's way: FlashAttention
+where there is no mask and the precision is low, the memory-efficient kernel otherwise, layer and group norm in fp32.
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ def _sizes(vision: Any) -> tuple[Any, Any]:
 class SinePosition(Sam3SinePositionEmbedding):
     """transformers' position encoding of a feature level, equal for all images, without its cache."""
 
-    def forward(self, shape: torch.Size, device: torch.device, dtype: torch.dtype, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, shape: torch.Size, device: torch.device, dtype: torch.dtype, mask: Tensor | None = None
+    ) -> Tensor:
         """Encoding (images, channels, height, width) of a level of that shape; the images share its memory."""
         build = Sam3SinePositionEmbedding.build_sine_position_embedding.__wrapped__
         one: Tensor = build(
@@ -93,7 +95,7 @@ def _whole_bias(summands: Tensor, grid: Grid) -> Tensor:
     The first row is the presence token's, which has no box and gets no bias.
     """
     by_query = summands[:, :, 1:].permute(0, 2, 3, 1).contiguous()
-    rows, columns = by_query.split(list(grid), dim=2)
+    rows, columns = by_query.split(list(grid), dim=2)  # type: ignore[no-untyped-call]
     bias = (rows.unsqueeze(3) + columns.unsqueeze(2)).flatten(2, 3)
     return F.pad(bias.permute(0, 3, 1, 2).contiguous(), (0, 0, 1, 0))
 

@@ -91,9 +91,7 @@ def compact(
 
 def tiny() -> dict[str, Any]:
     """3.4 million parameters at 96 pixels."""
-    return compact(
-        image_size=96, patch=8, vision=96, vision_layers=4, width=48, text=48, queries=16, decoder_layers=2
-    )
+    return compact(image_size=96, patch=8, vision=96, vision_layers=4, width=48, text=48, queries=16, decoder_layers=2)
 
 
 def small(image_size: int = 160) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Activation checkpointing (Chen et al., arXiv:1604.06174): layers computed twice so that less is kept.
 
 A checkpointed layer keeps its inputs alone and is run again in the backward pass, with the same random numbers
-(dropout), so that gradients are those of a run without. What each part saves is in docs/benchmarks-training.md.
+(dropout), so that gradients are those of a run without. `python -m training.memory_plan` says what each part saves.
 """
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ class Train(Section):
     start: str
     datasets: list[str] = []  # empty: all of `datasets` whose cards do not keep them for evaluation
     licence: Literal["any", "commercial", "redistribution"] = "any"
+    freeze: list[Literal["vision", "text"]] = []  # parts that are not trained
 
 
 class Evaluate(Section):

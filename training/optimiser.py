@@ -24,10 +24,12 @@ Group = dict[str, Any]
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over every parameter of `model`, with its rates by part of the model."""
+    """The recipe's optimiser over the parameters of `model` that are not frozen, with its rates by part of it."""
     matrices: dict[float, list[nn.Parameter]] = {}
     rest: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         factor = _rate_factor(name, recipe)
         if recipe.optimiser == "muon" and is_matrix(name, parameter):
             matrices.setdefault(factor, []).append(parameter)

@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import UsageError
+from training.sam3 import sizes
 
-_NOT_TRAINING = {"launch.py"}  # how a run is spread over machines does not change what it computes
+# how a run is spread over machines, or measured, does not change what it computes
+_NOT_TRAINING = {"launch.py", "memory_plan.py", "bench"}
+
+
+FREEZABLE = {"vision": ("vision_encoder.",), "text": ("text_encoder.", "text_projection.")}
+"""Parts that `freeze` names, by the beginning of their parameters' names."""
 
 
 @dataclass(frozen=True)
@@ -43,78 +49,18 @@ class Recipe:
     max_instances: int = 24  # supervised instances a prompt, largest first
     augment: dict[str, float] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)  # overrides of LossWeights
+    freeze: tuple[str, ...] = ()  # parts that are not trained: vision, text
+    checkpoint_parts: tuple[str, ...] = ()  # parts that are computed twice to save memory (activation_checkpointing)
+    compile: bool = False  # torch.compile of the three stages; the first steps take minutes
     checkpoint_every: int = 200  # steps
     seed: int = 7
-
-
-def _sam3(
-    *,
-    image_size: int,
-    patch: int,
-    vision: int,
-    vision_layers: int,
-    width: int,
-    text: int,
-    queries: int,
-    decoder_layers: int,
-) -> dict[str, Any]:
-    grid = image_size // patch
-    heads = max(2, width // 16)
-    common = {
-        "hidden_size": width,
-        "num_attention_heads": heads,
-        "intermediate_size": 2 * width,
-        "hidden_act": "relu",
-        "dropout": 0.0,
-    }
-    return {
-        "vision_config": {
-            "backbone_config": {
-                "model_type": "sam3_vit_model",
-                "hidden_size": vision,
-                "intermediate_size": 4 * vision,
-                "num_hidden_layers": vision_layers,
-                "num_attention_heads": max(2, vision // 32),
-                "image_size": image_size,
-                "patch_size": patch,
-                "window_size": grid // 2,
-                "global_attn_indexes": list(range(1, vision_layers, 2)),
-                "pretrain_image_size": image_size,
-                "layer_norm_eps": 1e-5,
-                "rope_parameters": {"rope_type": "axial", "rope_theta": 10000.0},
-            },
-            "fpn_hidden_size": width,
-            "scale_factors": [4.0, 2.0, 1.0, 0.5],
-            "backbone_feature_sizes": [[4 * grid, 4 * grid], [2 * grid, 2 * grid], [grid, grid]],
-        },
-        "text_config": {
-            "model_type": "clip_text_model",
-            "vocab_size": 49408,
-            "hidden_size": text,
-            "intermediate_size": 2 * text,
-            "projection_dim": text,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 32,
-            "hidden_act": "gelu",
-        },
-        "geometry_encoder_config": {**common, "num_layers": 1, "roi_size": 7},
-        "detr_encoder_config": {**common, "num_layers": 1},
-        "detr_decoder_config": {**common, "num_layers": decoder_layers, "num_queries": queries},
-        "mask_decoder_config": {
-            "hidden_size": width,
-            "num_attention_heads": heads,
-            "num_upsampling_stages": 3,
-            "dropout": 0.0,
-        },
-    }
 
 
 def tiny() -> Recipe:
     """A SAM3 of a few million parameters that learns from nothing in minutes on two CPU cores."""
     return Recipe(
         name="tiny",
-        sam3=_sam3(image_size=96, patch=8, vision=96, vision_layers=4, width=48, text=48, queries=16, decoder_layers=2),
+        sam3=sizes.tiny(),
         image_size=96,
         mask_size=48,
         steps=1000,
@@ -140,7 +86,12 @@ def resolve(params: dict[str, Any]) -> Recipe:
         raise UsageError(msg)
     recipe = RECIPES[name]()
     steps = int(params.get("steps") or 0)
-    return replace(recipe, seed=int(params.get("seed", recipe.seed)), steps=steps or recipe.steps)
+    freeze = tuple(str(part) for part in params.get("freeze") or recipe.freeze)
+    wrong = [part for part in freeze if part not in FREEZABLE]
+    if wrong:
+        msg = f"params.yaml: train.freeze: expected some of {', '.join(FREEZABLE)}, found {', '.join(wrong)}"
+        raise UsageError(msg)
+    return replace(recipe, seed=int(params.get("seed", recipe.seed)), steps=steps or recipe.steps, freeze=freeze)
 
 
 def code_sha256(files_below: Path | None = None) -> str:
@@ -148,7 +99,7 @@ def code_sha256(files_below: Path | None = None) -> str:
     folder = files_below or Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
-        if path.name not in _NOT_TRAINING:
+        if path.relative_to(folder).parts[0] not in _NOT_TRAINING:
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

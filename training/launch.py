@@ -200,7 +200,9 @@ def _write_final(spec: Any, final: Path, result: Any) -> None:
     PromptTokenizer.from_installed().save(final / TOKENIZER)
     write_text(final / "history.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in result.history))
     parameters = sum(parameter.numel() for parameter in result.module.model.parameters())
-    write_json(final / "done.json", {"parameters": parameters, "skipped_batches": result.module.skipped})
+    guard = result.module.guard
+    done = {"parameters": parameters, "skipped_batches": guard.skipped, "skipped": guard.records}
+    write_json(final / "done.json", done)
 
 
 @contextlib.contextmanager
@@ -261,6 +263,7 @@ def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers
             "workers": workers,
             "parameters": done["parameters"],
             "skipped_batches": done["skipped_batches"],
+            "skipped": done["skipped"],
             "datasets": digests,
             "licence": model_licence(schema.read_dataset_file(Path(spec.data_root) / name) for name in digests),
             "weights_sha256": sha256_file(folder / WEIGHTS),

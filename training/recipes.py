@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import UsageError
+from training.sam3 import sizes
 
 _NOT_TRAINING = {"launch.py"}  # how a run is spread over machines does not change what it computes
 
@@ -24,97 +25,61 @@ class Recipe:
     steps: int
     global_batch: int  # images a step, over all workers
     prompts_per_image: int
+
+    # the optimiser: each rate is a factor on learning_rate, by part of the model (training/optimiser.py)
     learning_rate: float
-    vision_rate: float = 1.0  # factor on the learning rate
+    vision_rate: float = 1.0  # the ViT
+    neck_rate: float = 1.0  # the feature pyramid on it
     text_rate: float = 1.0
+    geometry_rate: float = 1.0
+    encoder_rate: float = 1.0
+    decoder_rate: float = 1.0
+    segmentation_rate: float = 1.0
+    scoring_rate: float = 1.0
+    layer_decay: float = 1.0  # factor from each layer of the ViT to the one below it; 1: none
     optimiser: Literal["adamw", "muon"] = "adamw"  # muon: on weight matrices, with AdamW on the rest
     matrix_rate: float = 1.0  # factor on the learning rate of what Muon moves
-    warmup: float = 0.05  # share of the steps
-    final_rate: float = 0.02  # factor at the end of the cosine
-    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.05  # of matrices; biases, norms and tables have none
     clip_norm: float = 1.0
-    ema_decay: float = 0.99
+    most_skips_in_a_row: int = 10  # steps left out because something was not finite, before training gives up
+
+    # the schedule (training/schedule.py)
+    schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
+    warmup: float = 0.05  # share of the steps
+    warmup_steps: int = 0  # the same in steps; 0: as `warmup` says
+    final_rate: float = 0.02  # factor at the end of the cosine
+    time_scale: int = 10  # steps after the warm-up at which inverse_sqrt has come down to 1 / √2
+    cooldown_steps: int = 0  # at the end of inverse_sqrt, down to 0
+    ema_decay: float = 0.99  # of the averaged weights that are kept; 0: no average
+
+    # what a sample is asked (training/prompting.py)
     box_prompt_share: float = 0.2  # share of positive prompts that also carry true boxes
+    box_jitter: float = 0.0  # standard deviation of a prompt box's sides, as a share of its width and height
     synonym_share: float = 0.3  # share of prompts worded by a synonym
+    modality_wording: bool = False  # whether synonyms that fit one modality alone are used with its images
+    negative_share: float = 0.7  # chance of a true negative prompt, where there is one; 0: none ever
+    hard_negative_share: float = 0.0  # share of them drawn from what is near to a concept that is there
+
+    # which sample comes (training/order.py)
     temperature: float = 0.15  # datasets are drawn by (number of samples) ** temperature
     most_visits: float = (
         0  # of a sample, on average over the run; 0: no limit. A handful of pictures is soon known by heart
     )
+
     max_instances: int = 24  # supervised instances a prompt, largest first
-    augment: dict[str, float] = field(default_factory=dict)
+    augment: dict[str, float] = field(default_factory=dict)  # knobs of training/augment.py; empty: none
     losses: dict[str, float] = field(default_factory=dict)  # overrides of LossWeights
+    calibrate_presence: bool = False  # on validation, after training (training/decision.py)
     checkpoint_every: int = 200  # steps
     seed: int = 7
-
-
-def _sam3(
-    *,
-    image_size: int,
-    patch: int,
-    vision: int,
-    vision_layers: int,
-    width: int,
-    text: int,
-    queries: int,
-    decoder_layers: int,
-) -> dict[str, Any]:
-    grid = image_size // patch
-    heads = max(2, width // 16)
-    common = {
-        "hidden_size": width,
-        "num_attention_heads": heads,
-        "intermediate_size": 2 * width,
-        "hidden_act": "relu",
-        "dropout": 0.0,
-    }
-    return {
-        "vision_config": {
-            "backbone_config": {
-                "model_type": "sam3_vit_model",
-                "hidden_size": vision,
-                "intermediate_size": 4 * vision,
-                "num_hidden_layers": vision_layers,
-                "num_attention_heads": max(2, vision // 32),
-                "image_size": image_size,
-                "patch_size": patch,
-                "window_size": grid // 2,
-                "global_attn_indexes": list(range(1, vision_layers, 2)),
-                "pretrain_image_size": image_size,
-                "layer_norm_eps": 1e-5,
-                "rope_parameters": {"rope_type": "axial", "rope_theta": 10000.0},
-            },
-            "fpn_hidden_size": width,
-            "scale_factors": [4.0, 2.0, 1.0, 0.5],
-            "backbone_feature_sizes": [[4 * grid, 4 * grid], [2 * grid, 2 * grid], [grid, grid]],
-        },
-        "text_config": {
-            "model_type": "clip_text_model",
-            "vocab_size": 49408,
-            "hidden_size": text,
-            "intermediate_size": 2 * text,
-            "projection_dim": text,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 32,
-            "hidden_act": "gelu",
-        },
-        "geometry_encoder_config": {**common, "num_layers": 1, "roi_size": 7},
-        "detr_encoder_config": {**common, "num_layers": 1},
-        "detr_decoder_config": {**common, "num_layers": decoder_layers, "num_queries": queries},
-        "mask_decoder_config": {
-            "hidden_size": width,
-            "num_attention_heads": heads,
-            "num_upsampling_stages": 3,
-            "dropout": 0.0,
-        },
-    }
 
 
 def tiny() -> Recipe:
     """A SAM3 of a few million parameters that learns from nothing in minutes on two CPU cores."""
     return Recipe(
         name="tiny",
-        sam3=_sam3(image_size=96, patch=8, vision=96, vision_layers=4, width=48, text=48, queries=16, decoder_layers=2),
+        sam3=sizes.tiny(),
         image_size=96,
         mask_size=48,
         steps=1000,

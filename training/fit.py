@@ -18,9 +18,9 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
-from preprocessing import schema
 from training.module import Sam3Training
 from training.prepared import PreparedSamples, prepare_shard, shards_of
+from training.prompting import Vocabulary
 from training.recipes import Recipe
 from training.sam3.checkpoint import load_weights
 from training.sam3.init import initialise
@@ -74,13 +74,9 @@ def _prepared_folder(spec: FitSpec, shard: Any, split: str) -> Path:
     )
 
 
-def wording_of(data_root: Path, datasets: Iterable[str]) -> dict[str, list[str]]:
-    """Prompts of every concept of the datasets, the canonical one first."""
-    wording: dict[str, list[str]] = {}
-    for dataset in datasets:
-        for concept, entry in schema.read_concepts(data_root / dataset).items():
-            wording.setdefault(concept, list(entry["prompts"]))
-    return wording
+def wording_of(data_root: Path, datasets: Iterable[str]) -> Vocabulary:
+    """Prompts and kin of every concept of the datasets."""
+    return Vocabulary.of(data_root, datasets)
 
 
 class Chronicle(lightning.Callback):

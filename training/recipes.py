@@ -59,6 +59,7 @@ class Recipe:
     synonym_share: float = 0.3  # share of prompts worded by a synonym
     modality_wording: bool = False  # whether synonyms that fit one modality alone are used with its images
     negative_share: float = 0.7  # chance of a true negative prompt, where there is one; 0: none ever
+    most_negatives: int = 1  # true negative prompts a sample, where something is there too
     hard_negative_share: float = 0.0  # share of them drawn from what is near to a concept that is there
 
     # which sample comes (training/order.py)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -54,7 +55,7 @@ def test_layer_wise_decay_reaches_every_layer(config: dict[str, object], layers:
     }
     assert len(embeddings) == 1
     chain = [embeddings.pop(), *by_depth]
-    for lower, upper in zip(chain, chain[1:], strict=False):
+    for lower, upper in itertools.pairwise(chain):
         assert lower / upper == pytest.approx(0.85)
     assert chain[-1] == pytest.approx(0.85 * recipe.learning_rate)
     others = {rate for name, rate in rates.items() if not name.startswith("vision_encoder.backbone.")}
@@ -114,7 +115,7 @@ def test_a_schedule_rises_to_one_and_falls_from_then_on(rate: Callable[[int], fl
     assert values[:21] == sorted(values[:21])
     assert max(values) == values[20] == 1.0
     assert values[20:] == sorted(values[20:], reverse=True)
-    assert 0 < values[0]
+    assert values[0] > 0
     assert 0 < values[-1] < 0.1
 
 

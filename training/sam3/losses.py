@@ -152,22 +152,16 @@ def criterion(
             + weights.presence * presence
         )
         if layer == layers - 1:
-            focal, dice = mask_losses(predictions.masks[prompt, query].float(), targets.masks[which], normaliser)
-            semantic_focal, semantic_dice = semantic_losses(predictions.semantic.float(), targets.semantic, has_object)
-            total = total + (
-                weights.masks_focal * focal
-                + weights.masks_dice * dice
-                + weights.semantic_focal * semantic_focal
-                + weights.semantic_dice * semantic_dice
-            )
-            terms = {
-                "boxes_l1": l1,
-                "boxes_giou": giou,
-                "classification": classification,
-                "presence": presence,
-                "masks_focal": focal,
-                "masks_dice": dice,
-                "semantic_focal": semantic_focal,
-                "semantic_dice": semantic_dice,
-            }
+            terms = {"boxes_l1": l1, "boxes_giou": giou, "classification": classification, "presence": presence}
+            # a term of weight 0 is not computed: at full size the maps are most of a step's loss memory
+            of_maps: dict[str, Tensor] = {}
+            if weights.masks_focal or weights.masks_dice:
+                focal, dice = mask_losses(predictions.masks[prompt, query].float(), targets.masks[which], normaliser)
+                of_maps |= {"masks_focal": focal, "masks_dice": dice}
+            if weights.semantic_focal or weights.semantic_dice:
+                focal, dice = semantic_losses(predictions.semantic.float(), targets.semantic, has_object)
+                of_maps |= {"semantic_focal": focal, "semantic_dice": dice}
+            if of_maps:
+                total = total + sum(getattr(weights, name) * value for name, value in of_maps.items())
+            terms |= of_maps
     return total, {name: value.detach() for name, value in terms.items()}

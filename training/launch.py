@@ -254,7 +254,8 @@ def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers
                 for place in places(Path(spec.data_root), spec.datasets, "val", THRESHOLD_SAMPLES)
             ]
             parts = sorted(ray_map(threshold_job, jobs), key=lambda item: item[0])
-            config[name] = decision_record(choose_decision([row for _, part in parts for row in part]))
+            rows = [row for _, part in parts for row in part]
+            config[name] = decision_record(choose_decision(rows, calibrate=spec.recipe.calibrate_presence))
         write_json(folder / CONFIG, config)
         record = {
             "recipe": asdict(spec.recipe),

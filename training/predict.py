@@ -22,18 +22,20 @@ from training.sam3.tokenizer import PromptTokenizer
 from training.spec import CONFIG, START, TOKENIZER, WEIGHTS
 
 
-def presence_of(predictions: Predictions) -> Tensor:
+def presence_of(predictions: Predictions, decision: Decision) -> Tensor:
     """(prompts,) probability that the concept is there at all, from the presence token: what a mask is gated by.
+
+    The decision's calibration is in it.
 
     SAM3 parts what is there from where it is: a query's score says how well its box fits, and stays low for
     objects that are hard to box, however certain it is that they are there.
     """
-    return predictions.presence[-1].float().sigmoid()
+    return (predictions.presence[-1].float() * decision.presence_scale + decision.presence_shift).sigmoid()
 
 
-def concept_scores(predictions: Predictions) -> Tensor:
+def concept_scores(predictions: Predictions, decision: Decision) -> Tensor:
     """(prompts,) SAM3's confidence: best query score times presence."""
-    return predictions.logits[-1].float().sigmoid().amax(dim=1) * presence_of(predictions)
+    return predictions.logits[-1].float().sigmoid().amax(dim=1) * presence_of(predictions, decision)
 
 
 def probability_map(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
@@ -112,8 +114,8 @@ class Segmenter:
             return []
         height, width = image_u8_hwc.shape[:2]
         predictions = self.decode(self.encode([image_u8_hwc]), prompts, [0] * len(prompts))
-        scores = concept_scores(predictions)
-        presences = presence_of(predictions)
+        scores = concept_scores(predictions, self.decision)
+        presences = presence_of(predictions, self.decision)
         query_scores = predictions.logits[-1].sigmoid() * presences.unsqueeze(1)
         boxes = cxcywh_to_xyxy(predictions.boxes_cxcywh[-1]).clamp(0, 1) * torch.tensor([width, height, width, height])
         results = []

@@ -56,6 +56,11 @@ class ShardSample:
         self._height, self._width, self._payload = row["height"], row["width"], payload
         self._image_size, self._mask_size, self._most = image_size, mask_size, most
 
+    @property
+    def payload_bytes(self) -> int:
+        """Size of the encoded picture."""
+        return int(self._payload.size)
+
     def image(self) -> Pixels:
         """(image size, image size, channels) uint8."""
         return decode_image(self._payload, self._image_size)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from preprocessing import schema
+from preprocessing.schema import pixels
 from training.decode import Pixels, decode_image
 
 _ENDINGS = {".png", ".jpg", ".jpeg"}
@@ -84,11 +85,23 @@ def write_pictures(pictures: Iterator[Pixels], folder: Path, samples: int, size_
     return encoded
 
 
-def write_version(root: Path, encoded: list[bytes], size_px: int) -> None:
-    """A dataset version `bench` below `root` with these pictures, all in train and without objects."""
+def encode(png: bytes, codec: str) -> bytes:
+    """A picture in another codec of `preprocessing.schema.pixels.CODECS`, without loss."""
+    if codec == "png":
+        return png
+    array = pixels.decode(png)
+    if codec == "zstd":
+        return pixels.zstd_payload(array)
+    import imagecodecs  # not on every machine that trains
+
+    return bytes(imagecodecs.htj2k_encode(array))
+
+
+def write_version(root: Path, encoded: list[bytes], size_px: int, codec: str = "png") -> None:
+    """A dataset version `bench` below `root` with these PNG pictures in a codec, all in train and without objects."""
     folder = root / "bench"
     folder.mkdir(parents=True)
-    rows = [_row(number, payload, size_px) for number, payload in enumerate(encoded)]
+    rows = [_row(number, encode(payload, codec), size_px, codec) for number, payload in enumerate(encoded)]
     listed: dict[str, dict[str, Any]] = {}
     manifest: list[dict[str, Any]] = []
     for number, start in enumerate(range(0, len(rows), _SHARD_ROWS)):
@@ -109,7 +122,7 @@ def write_version(root: Path, encoded: list[bytes], size_px: int) -> None:
     (folder / schema.DATASET_FILE).write_text(json.dumps({"shards": listed}))
 
 
-def _row(number: int, payload: bytes, size_px: int) -> dict[str, Any]:
+def _row(number: int, payload: bytes, size_px: int, codec: str) -> dict[str, Any]:
     name = f"{number:06d}"
     return {
         "sample_id": f"bench/{name}",
@@ -121,7 +134,7 @@ def _row(number: int, payload: bytes, size_px: int) -> dict[str, Any]:
         "height": size_px,
         "width": size_px,
         "image": payload,
-        "image_format": "png",
+        "image_format": codec,
         "objects": [],
         "absent": [],
         "source": [],

@@ -47,7 +47,7 @@ class ReadCount:
 class ShardSample:
     """One row of a shard; image and masks are decoded when asked for, at the sizes of the recipe."""
 
-    def __init__(self, row: dict[str, Any], payload: pa.Buffer, image_size: int, mask_size: int, most: int) -> None:
+    def __init__(self, row: dict[str, Any], payload: bytes, image_size: int, mask_size: int, most: int) -> None:
         self.sample_id: str = row["sample_id"]
         self.modality: str = row["modality"]
         self._objects = objects_by_concept(row)
@@ -59,7 +59,7 @@ class ShardSample:
     @property
     def payload_bytes(self) -> int:
         """Size of the encoded picture."""
-        return int(self._payload.size)
+        return len(self._payload)
 
     def image(self) -> Pixels:
         """(image size, image size, channels) uint8."""
@@ -144,7 +144,7 @@ class ShardSamples:
         with self._read.count.lock:
             self._read.count.samples += 1
         row = table.slice(number, 1)
-        payload = row.column("image").chunk(0)[0].as_buffer()
+        payload: bytes = row.column("image")[0].as_py()
         [values] = row.drop_columns(["image"]).to_pylist()
         return ShardSample(values, payload, recipe.image_size, recipe.mask_size, recipe.max_instances)
 

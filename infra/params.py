@@ -24,6 +24,7 @@ class Harmonize(Section):
 
     orientation: Annotated[str, Field(pattern="^[LR][AP][SI]$")]
     min_object_area_px: Annotated[int, Field(ge=1)]
+    image_codec: Literal["png", "htj2k", "zstd"] = "png"  # `preprocessing.schema.pixels.CODECS`; infra imports no box
 
 
 class Shards(Section):

@@ -169,6 +169,7 @@ def _item(job: _Job, case: RawCase, root: Path, sha256: dict[str, str]) -> CaseI
         sha256=digests,
         orientation=str(harmonize["orientation"]),
         min_object_area_px=int(harmonize["min_object_area_px"]),
+        image_codec=str(harmonize.get("image_codec", "png")),
         shown_id=shown_id,
         shown_files=shown,
         recipe=job.recipe,

@@ -68,7 +68,8 @@ class Recipe:
     most_visits: float = (
         0  # of a sample, on average over the run; 0: no limit. A handful of pictures is soon known by heart
     )
-
+    stream: Literal["prepared", "shards"] = "prepared"  # shards: no prepared copy, for sizes where one would fill disks
+    shuffle_samples: int = 4096  # stream "shards": samples that are shuffled with one another, over all datasets
     max_instances: int = 24  # supervised instances a prompt, largest first
     augment: dict[str, float] = field(default_factory=dict)  # knobs of training/augment.py; empty: none
     losses: dict[str, float] = field(default_factory=dict)  # overrides of LossWeights

@@ -194,6 +194,7 @@ def _cut(item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, read: volume.V
                 slices.sample_row(
                     sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
                     pixels=pixels,
+                    codec=item.image_codec,
                     objects=objects,
                     absent=absent,
                     axis=axis,

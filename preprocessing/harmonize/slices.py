@@ -69,13 +69,14 @@ def sample_row(
     objects: list[Object],
     absent: list[str],
     jpeg: bytes | None = None,
+    codec: str = "png",
     axis: str | None = None,
     slice_index: int | None = None,
     spacing_mm_yx: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """One row of `SHARD_SCHEMA` without what only the whole dataset knows (group, split), and its "look".
 
-    `pixels` are what the payload decodes to; `jpeg` is the payload when it passed through.
+    `pixels` are what the payload decodes to; `jpeg` is the payload when it passed through, else `codec` makes it.
     """
     digest = look.pixels_digest(pixels)
     ordered = sorted(objects, key=lambda item: (item["concept"], item["instance"]))
@@ -86,8 +87,8 @@ def sample_row(
         "height": int(pixels.shape[0]),
         "width": int(pixels.shape[1]),
         "spacing_mm_yx": list(spacing_mm_yx) if spacing_mm_yx else None,
-        "image": jpeg if jpeg is not None else payload.png(pixels),
-        "image_format": "jpeg" if jpeg is not None else "png",
+        "image": jpeg if jpeg is not None else payload.encode(pixels, codec),
+        "image_format": "jpeg" if jpeg is not None else codec,
         "objects": ordered,
         "absent": sorted(absent),
         "look": look.look(pixels, digest.hexdigest()),

@@ -95,6 +95,7 @@ def _cut(
             slices.sample_row(
                 sample_id=f"{item.card.name}/{item.shown_id}/y{y:06d}x{x:06d}",
                 pixels=raster.grey_if_equal(pixels),
+                codec=item.image_codec,
                 objects=unions.extend(objects_of(item, marked, masks), [], item.card.unions, (tall, wide))[0],
                 absent=[],
                 spacing_mm_yx=(spacing, spacing) if spacing else None,

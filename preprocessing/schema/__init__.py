@@ -16,8 +16,8 @@ A dataset version is a folder
                             so that its presence says the version is complete
     card.html               the same for people
 
-This package needs only pyarrow and numpy: the training core reads shards through it on machines
-that have nothing else.
+This package needs only pyarrow and numpy, and Pillow for pictures: the training core reads shards through
+it on machines that have little else.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _PAYLOAD = [
     pa.field("image", pa.binary(), nullable=False),
 ]
 _LABELS = [
-    pa.field("image_format", pa.string(), nullable=False),  # "png" or "jpeg"
+    pa.field("image_format", pa.string(), nullable=False),  # "jpeg" or one of `pixels.CODECS`
     pa.field("objects", pa.list_(OBJECT), nullable=False),
     pa.field("absent", pa.list_(pa.string()), nullable=False),
     pa.field("source", pa.list_(SOURCE_FILE), nullable=False),

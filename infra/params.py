@@ -61,6 +61,7 @@ class Train(Section):
     width: Annotated[int, Field(ge=0)] = 0  # channels of the vision encoder, for recipes of the official model
     image_size: Annotated[int, Field(ge=0)] = 0  # pixels, for the same
     overrides: dict[str, Any] = {}  # fields of the recipe; `training.overrides` checks them
+    freeze: list[Literal["vision", "text"]] = []  # parts that are not trained
 
 
 class Evaluate(Section):

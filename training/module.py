@@ -1,7 +1,8 @@
-"""The LightningModule: full fine-tuning of SAM3, with an exponential moving average of the weights."""
+"""The LightningModule: fine-tuning of SAM3, with an exponential moving average of the weights that are trained."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lightning
@@ -11,7 +12,8 @@ from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from training.guard import StepGuard
 from training.optimiser import make_optimiser
-from training.recipes import Recipe
+from training.recipes import FREEZABLE, Recipe
+from training.sam3.activation_checkpointing import checkpoint_activations
 from training.sam3.losses import LossWeights, criterion
 from training.sam3.model import PromptableSam3
 from training.schedule import rate_of
@@ -19,7 +21,7 @@ from training.stream import Batch
 
 
 class Sam3Training(lightning.LightningModule):
-    """Trains every parameter of `model`; `average` holds the smoothed weights that are kept.
+    """Trains `model` but for the parts that the recipe freezes; `average` holds the smoothed weights that are kept.
 
     With `ema_decay` 0 there is no average: the weights themselves are kept.
     """
@@ -28,12 +30,16 @@ class Sam3Training(lightning.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.model = model if model is not None else PromptableSam3(Sam3Config(**recipe.sam3))
+        freeze_parts(self.model, recipe.freeze)
+        checkpoint_activations(self.model, recipe.checkpoint_parts)
+        if recipe.compile:
+            self.model.compile_stages()
         self.weights = LossWeights(**recipe.losses)
         # parameters that no optimiser and no DDP hook sees: checkpointed with the module
         self.average = nn.ParameterDict(
             {
                 _flat(name): nn.Parameter(value.detach().clone(), requires_grad=False)
-                for name, value in self.model.named_parameters()
+                for name, value in trained_parameters(self.model)
                 if recipe.ema_decay > 0
             }
         )
@@ -100,7 +106,7 @@ class Sam3Training(lightning.LightningModule):
             return
         decay = min(self.recipe.ema_decay, (1 + self.global_step) / (10 + self.global_step))
         with torch.no_grad():
-            names, values = zip(*self.model.named_parameters(), strict=True)
+            names, values = zip(*trained_parameters(self.model), strict=True)
             kept = [self.average[_flat(name)] for name in names]
             torch._foreach_lerp_(kept, list(values), 1 - decay)
 
@@ -123,9 +129,22 @@ class Sam3Training(lightning.LightningModule):
         """State dict of `model` with the averaged weights in it."""
         state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         if self.average:
-            for name, _ in self.model.named_parameters():
+            for name, _ in trained_parameters(self.model):
                 state[name] = self.average[_flat(name)].detach().clone()
         return state
+
+
+def freeze_parts(model: PromptableSam3, parts: Iterable[str]) -> None:
+    """Train no parameter of the named parts (`recipes.FREEZABLE`): they cost no gradient and no optimiser state."""
+    beginnings = tuple(beginning for part in parts for beginning in FREEZABLE[part])
+    for name, parameter in model.named_parameters():
+        if name.startswith(beginnings):
+            parameter.requires_grad_(False)
+
+
+def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and values of the parameters that are not frozen."""
+    return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
 
 
 def _flat(name: str) -> str:

@@ -36,7 +36,7 @@ Group = dict[str, Any]
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over every parameter of `model` that is trained, with its rates by part and depth."""
+    """The recipe's optimiser over the parameters of `model` that are not frozen, with its rates by part and depth."""
     matrices: dict[float, list[nn.Parameter]] = {}
     rest: dict[tuple[float, float], list[nn.Parameter]] = {}
     layers = vision_layers(model)

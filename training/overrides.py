@@ -17,6 +17,7 @@ ELSEWHERE = {
     "image_size": "train.image_size",
     "seed": "train.seed",
     "steps": "train.steps",
+    "freeze": "train.freeze",
 }
 """Fields with a key of their own."""
 

@@ -11,8 +11,12 @@ from typing import Any, Literal
 from infra.errors import UsageError
 from training.sam3 import sizes
 
-# how a run is spread over machines, or runs are compared, does not change what one computes
-_NOT_TRAINING = {"launch.py", "ablation.py"}
+# how a run is spread over machines, or runs are measured and compared, does not change what one computes
+_NOT_TRAINING = {"launch.py", "memory_plan.py", "bench", "ablation.py"}
+
+
+FREEZABLE = {"vision": ("vision_encoder.",), "text": ("text_encoder.", "text_projection.")}
+"""Parts that `freeze` names, by the beginning of their parameters' names."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class Recipe:
     augment: dict[str, float] = field(default_factory=dict)  # knobs of training/augment.py; empty: none
     losses: dict[str, float] = field(default_factory=dict)  # overrides of LossWeights
     calibrate_presence: bool = False  # on validation, after training (training/decision.py)
+    freeze: tuple[str, ...] = ()  # parts that are not trained: vision, text
+    checkpoint_parts: tuple[str, ...] = ()  # parts that are computed twice to save memory (activation_checkpointing)
+    compile: bool = False  # torch.compile of the three stages; the first steps take minutes
     checkpoint_every: int = 200  # steps
     seed: int = 7
 
@@ -182,6 +189,7 @@ def paper(width: int = 1024, image_size: int = 1008) -> Recipe:
             "semantic_focal": 20.0,  # C
             "semantic_dice": 30.0,  # C
         },
+        checkpoint_parts=("vision", "text", "detr_encoder", "detr_decoder"),  # C: use_act_checkpoint_*
         checkpoint_every=500,
         seed=42,  # C
     )
@@ -234,6 +242,7 @@ def full(width: int = 1024, image_size: int = 1008) -> Recipe:
         },
         losses={},  # all at the official weights, masks included
         calibrate_presence=True,
+        checkpoint_parts=("vision", "text", "geometry", "detr_encoder", "detr_decoder", "mask"),
         seed=7,
     )
 
@@ -262,7 +271,12 @@ def resolve(params: dict[str, Any]) -> Recipe:
         recipe = RECIPES[name]()
     recipe = overridden(recipe, params.get("overrides") or {})
     steps = int(params.get("steps") or 0)
-    return replace(recipe, seed=int(params.get("seed", recipe.seed)), steps=steps or recipe.steps)
+    freeze = tuple(str(part) for part in params.get("freeze") or recipe.freeze)
+    wrong = [part for part in freeze if part not in FREEZABLE]
+    if wrong:
+        msg = f"params.yaml: train.freeze: expected some of {', '.join(FREEZABLE)}, found {', '.join(wrong)}"
+        raise UsageError(msg)
+    return replace(recipe, seed=int(params.get("seed", recipe.seed)), steps=steps or recipe.steps, freeze=freeze)
 
 
 def code_sha256(files_below: Path | None = None) -> str:
@@ -270,7 +284,7 @@ def code_sha256(files_below: Path | None = None) -> str:
     folder = files_below or Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
-        if path.name not in _NOT_TRAINING:
+        if path.relative_to(folder).parts[0] not in _NOT_TRAINING:
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

@@ -12,7 +12,7 @@ from infra.errors import UsageError
 from training.sam3 import sizes
 
 # how a run is spread over machines, or runs are compared, does not change what one computes
-_NOT_TRAINING = {"launch.py", "ablation.py"}
+_NOT_TRAINING = {"launch.py", "ablation.py", "ablation_switches.py"}
 
 
 @dataclass(frozen=True)

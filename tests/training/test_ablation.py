@@ -11,7 +11,8 @@ import pytest
 
 from infra.errors import UsageError
 from tests.training.made import write_dataset
-from training.ablation import BASE, SWITCHES, calibration_errors, main, result_file, table, usable
+from training.ablation import calibration_errors, main, result_file, table, usable
+from training.ablation_switches import BASE, SWITCHES
 from training.recipes import tiny
 from training.sam3.losses import LossWeights
 

@@ -58,6 +58,9 @@ class Train(Section):
     start: str
     datasets: list[str] = []  # empty: all of `datasets` whose cards do not keep them for evaluation
     licence: Literal["any", "commercial", "redistribution"] = "any"
+    width: Annotated[int, Field(ge=0)] = 0  # channels of the vision encoder, for recipes of the official model
+    image_size: Annotated[int, Field(ge=0)] = 0  # pixels, for the same
+    overrides: dict[str, Any] = {}  # fields of the recipe; `training.overrides` checks them
     freeze: list[Literal["vision", "text"]] = []  # parts that are not trained
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -232,3 +232,28 @@ def _unreachable(url: str, broken: Exception) -> Exception:
         f"{url}: expected a store that answers, found {type(broken).__name__}: {broken}."
         " Check the address, the network and the credentials"
     )
+
+
+def file_bytes(url: str) -> int:
+    """Size of one file. DataError where it is missing; ServiceError where the store does not answer."""
+    store, path = _open(url)
+    try:
+        found: dict[str, Any] = _with_size(store, path, store.info(path))
+    except FileNotFoundError as missing:
+        raise DataError(f"{url}: expected a file, found nothing there") from missing
+    except Exception as broken:
+        raise _unreachable(url, broken) from broken
+    return int(found["size"])
+
+
+def blocks_of(url: str) -> Iterator[bytes]:
+    """The bytes of one file, in blocks of at most `BLOCK_BYTES`; errors as of `file_bytes`."""
+    store, path = _open(url)
+    try:
+        with store.open(path, "rb") as source:
+            while block := source.read(BLOCK_BYTES):
+                yield block
+    except FileNotFoundError as missing:
+        raise DataError(f"{url}: expected a file, found nothing there") from missing
+    except Exception as broken:
+        raise _unreachable(url, broken) from broken

@@ -18,19 +18,22 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
-from preprocessing import schema
 from training.module import Sam3Training
-from training.prepared import PreparedSamples, prepare_shard, shards_of
+from training.prepared import PreparedSamples, prepare_shard
+from training.prompting import Vocabulary
 from training.recipes import Recipe
 from training.sam3.checkpoint import load_into
 from training.sam3.init import initialise
 from training.sam3.model import PromptableSam3
 from training.sam3.strict import LoadReport
 from training.sam3.tokenizer import PromptTokenizer
+from training.shard_samples import ShardSamples
 from training.spec import PROGRESS_FILE, FitSpec
+from training.store import ShardFile, ShardStore
 from training.stream import Batch, BatchStream
 
 HISTORY_EVERY = 10  # steps between lines of history.jsonl
+STREAM_STATE = "stream"  # key of a checkpoint
 _PROGRESS_SECONDS = 0.5
 
 
@@ -47,26 +50,58 @@ def start_model(recipe: Recipe, start: str, *, digest: bool = False) -> tuple[Pr
     return model, None
 
 
-def prepare(spec: FitSpec, split: str, rank: int, world_size: int) -> None:
-    """Prepare this rank's share of the shards; all ranks together prepare all."""
-    shards = [shard for dataset in spec.datasets for shard in shards_of(Path(spec.data_root), dataset)]
-    for number, shard in enumerate(shards):
-        if number % world_size == rank:
-            _prepared_folder(spec, shard, split)
+def open_store(spec: FitSpec) -> ShardStore:
+    """The dataset versions of a run, with their local copies where they are remote."""
+    scratch = Path(spec.loader.cache_dir or Path(spec.run_dir) / "cache")
+    return ShardStore(spec.data_root, scratch, spec.loader.cache_bytes)
 
 
-def open_samples(spec: FitSpec, split: str) -> PreparedSamples:
-    """All prepared samples of a split, in an order that every rank shares."""
-    root = Path(spec.data_root)
+def prepare(spec: FitSpec, split: str, rank: int, world_size: int, store: ShardStore | None = None) -> None:
+    """Check this rank's share of the shards, and prepare them where the recipe wants that; all ranks do all."""
+    store = store or open_store(spec)
+    shards = [shard for dataset in spec.datasets for shard in store.shards(dataset)]
+    share = shards[rank::world_size]
+    if spec.recipe.stream == "shards":
+        store.check(share)
+        return
+    for shard in share:
+        _prepared_folder(spec, store, shard, split)
+
+
+def open_samples(spec: FitSpec, split: str, store: ShardStore | None = None) -> PreparedSamples | ShardSamples:
+    """All samples of a split, in an order that every rank shares."""
+    store = store or open_store(spec)
+    if spec.recipe.stream == "shards":
+        return ShardSamples(
+            store,
+            spec.datasets,
+            split,
+            buffer_bytes=spec.loader.buffer_bytes,
+            with_objects=spec.recipe.negative_share == 0,
+        )
+    shards = {dataset: store.shards(dataset) for dataset in spec.datasets}
     return PreparedSamples(
-        {
-            dataset: [_prepared_folder(spec, shard, split) for shard in shards_of(root, dataset)]
-            for dataset in spec.datasets
-        }
+        {name: [_prepared_folder(spec, store, shard, split) for shard in each] for name, each in shards.items()},
+        [shard for each in shards.values() for shard in each],
     )
 
 
-def _prepared_folder(spec: FitSpec, shard: Any, split: str) -> Path:
+def open_stream(spec: FitSpec, split: str, rank: int, world_size: int, store: ShardStore | None = None) -> BatchStream:
+    """The training batches of one rank."""
+    store = store or open_store(spec)
+    roots = [store.folder(dataset).parent for dataset in spec.datasets]
+    return BatchStream(
+        open_samples(spec, split, store),
+        wording_of(roots[0], spec.datasets),
+        spec.recipe,
+        PromptTokenizer.from_installed(),
+        rank=rank,
+        world_size=world_size,
+        loader=spec.loader,
+    )
+
+
+def _prepared_folder(spec: FitSpec, store: ShardStore, shard: ShardFile, split: str) -> Path:
     recipe = spec.recipe
     return prepare_shard(
         shard,
@@ -75,16 +110,34 @@ def _prepared_folder(spec: FitSpec, shard: Any, split: str) -> Path:
         image_size=recipe.image_size,
         mask_size=recipe.mask_size,
         max_instances=recipe.max_instances,
+        store=store,
     )
 
 
-def wording_of(data_root: Path, datasets: Iterable[str]) -> dict[str, list[str]]:
-    """Prompts of every concept of the datasets, the canonical one first."""
-    wording: dict[str, list[str]] = {}
-    for dataset in datasets:
-        for concept, entry in schema.read_concepts(data_root / dataset).items():
-            wording.setdefault(concept, list(entry["prompts"]))
-    return wording
+def wording_of(data_root: Path, datasets: Iterable[str]) -> Vocabulary:
+    """Prompts and kin of every concept of the datasets."""
+    return Vocabulary.of(data_root, datasets)
+
+
+class Place(lightning.Callback):
+    """Puts into every checkpoint where the stream was: after the batches that were trained on, not those made ready.
+
+    It comes before any callback that saves at the end of a batch.
+    """
+
+    def __init__(self, stream: BatchStream) -> None:
+        self._stream = stream
+        self._step = stream.first_step
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """One more batch."""
+        self._step += 1
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write it down."""
+        checkpoint[STREAM_STATE] = self._stream.state_dict(self._step)
 
 
 class Chronicle(lightning.Callback):
@@ -158,24 +211,23 @@ def fit(
     """Train to the recipe's last step, from `resume` (a Lightning checkpoint file) where there is one."""
     recipe = spec.recipe
     torch.manual_seed(recipe.seed)
-    prepare(spec, "train", rank, world_size)
+    store = open_store(spec)
+    prepare(spec, "train", rank, world_size, store)
     barrier()
-    samples = open_samples(spec, "train")
     model, _ = start_model(recipe, spec.start)
     module = Sam3Training(recipe, model)
-    first_step = int(torch.load(resume, weights_only=True, mmap=True)["global_step"]) if resume else 0
-    stream = BatchStream(
-        samples,
-        wording_of(Path(spec.data_root), spec.datasets),
-        recipe,
-        PromptTokenizer.from_installed(),
-        rank=rank,
-        world_size=world_size,
-        first_step=first_step,
-    )
+    stream = open_stream(spec, "train", rank, world_size, store)
+    if resume:
+        stream.load_state_dict(torch.load(resume, weights_only=True, mmap=True)[STREAM_STATE])
     chronicle = Chronicle(Path(spec.run_dir), recipe)
-    trainer = make_trainer([chronicle])
+    trainer = make_trainer([Place(stream), chronicle])
     # the stream batches by itself; batch_size=None passes its batches through
-    loader = DataLoader(stream, batch_size=None, num_workers=0, collate_fn=None)
+    loader = DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=spec.loader.workers,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=spec.loader.ahead if spec.loader.workers else None,
+    )
     trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
     return FitResult(module, chronicle.history)

@@ -210,7 +210,8 @@ def _write_final(spec: Any, final: Path, result: Any) -> None:
     PromptTokenizer.from_installed().save(final / TOKENIZER)
     write_text(final / "history.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in result.history))
     parameters = sum(parameter.numel() for parameter in result.module.model.parameters())
-    done = {"parameters": parameters, "skipped_batches": result.module.skipped}
+    guard = result.module.guard
+    done = {"parameters": parameters, "skipped_batches": guard.skipped, "skipped": guard.records}
     write_json(final / "done.json", {**done, "start": loaded.record() if loaded else None})
 
 
@@ -263,7 +264,8 @@ def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers
                 for place in places(Path(spec.data_root), spec.datasets, "val", THRESHOLD_SAMPLES)
             ]
             parts = sorted(ray_map(threshold_job, jobs), key=lambda item: item[0])
-            config[name] = decision_record(choose_decision([row for _, part in parts for row in part]))
+            rows = [row for _, part in parts for row in part]
+            config[name] = decision_record(choose_decision(rows, calibrate=spec.recipe.calibrate_presence))
         write_json(folder / CONFIG, config)
         record = {
             "recipe": asdict(spec.recipe),
@@ -272,6 +274,7 @@ def _publish(spec: Any, final: Path, out: Path, digests: dict[str, str], workers
             "workers": workers,
             "parameters": done["parameters"],
             "skipped_batches": done["skipped_batches"],
+            "skipped": done["skipped"],
             "start": done["start"],
             "datasets": digests,
             "licence": model_licence(schema.read_dataset_file(Path(spec.data_root) / name) for name in digests),

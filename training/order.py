@@ -13,6 +13,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from training.recipes import Recipe
+
 SCHEDULE = 512
 """Positions a schedule block has; quotas are met within each block."""
 
@@ -39,12 +41,21 @@ class GlobalOrder:
         most: NDArray[np.float64] = self._sizes.astype(np.float64) * limit
         self._quota = _largest_remainder(shares(self._sizes, temperature, most), SCHEDULE)
 
-    def __getitem__(self, position: int) -> int:
-        """Index into all samples (datasets one after the other) at a global position."""
+    @property
+    def quota(self) -> list[int]:
+        """Positions of each dataset in a schedule block."""
+        return [int(count) for count in self._quota]
+
+    def draw(self, position: int) -> tuple[int, int]:
+        """(number of the dataset, how often it was drawn before) at a global position."""
         block, offset = divmod(position, SCHEDULE)
         datasets, occurrences = self._block(block)
         dataset = int(datasets[offset])
-        draw = block * int(self._quota[dataset]) + int(occurrences[offset])
+        return dataset, block * int(self._quota[dataset]) + int(occurrences[offset])
+
+    def __getitem__(self, position: int) -> int:
+        """Index into all samples (datasets one after the other) at a global position."""
+        dataset, draw = self.draw(position)
         cycle, place = divmod(draw, int(self._sizes[dataset]))
         return int(self._starts[dataset] + self._permutation(dataset, cycle)[place])
 
@@ -61,6 +72,17 @@ class GlobalOrder:
     @lru_cache(maxsize=256)  # noqa: B019
     def _permutation(self, dataset: int, cycle: int) -> NDArray[np.int64]:
         return np.random.default_rng([self._seed, 2, dataset, cycle]).permutation(int(self._sizes[dataset]))
+
+
+def order_of(sizes: list[int], recipe: Recipe) -> GlobalOrder:
+    """The order that a recipe asks for over datasets of these sizes."""
+    return GlobalOrder(
+        sizes,
+        recipe.temperature,
+        recipe.seed,
+        visits=recipe.most_visits,
+        draws=recipe.steps * recipe.global_batch,
+    )
 
 
 def shares(sizes: NDArray[np.int64], temperature: float, most: NDArray[np.float64]) -> NDArray[np.float64]:

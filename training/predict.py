@@ -24,19 +24,23 @@ from training.sam3.source import image_size_of
 from training.sam3.tokenizer import PromptTokenizer
 from training.spec import CONFIG, START, TOKENIZER, WEIGHTS
 
+_OFFICIAL = Decision()  # neither calibrated nor with thresholds of its own
 
-def presence_of(predictions: Predictions) -> Tensor:
+
+def presence_of(predictions: Predictions, decision: Decision) -> Tensor:
     """(prompts,) probability that the concept is there at all, from the presence token: what a mask is gated by.
+
+    The decision's calibration is in it.
 
     SAM3 parts what is there from where it is: a query's score says how well its box fits, and stays low for
     objects that are hard to box, however certain it is that they are there.
     """
-    return predictions.presence[-1].float().sigmoid()
+    return (predictions.presence[-1].float() * decision.presence_scale + decision.presence_shift).sigmoid()
 
 
-def concept_scores(predictions: Predictions) -> Tensor:
+def concept_scores(predictions: Predictions, decision: Decision) -> Tensor:
     """(prompts,) SAM3's confidence: best query score times presence."""
-    return predictions.logits[-1].float().sigmoid().amax(dim=1) * presence_of(predictions)
+    return predictions.logits[-1].float().sigmoid().amax(dim=1) * presence_of(predictions, decision)
 
 
 def probability_map(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
@@ -55,9 +59,9 @@ def on_grid(probability: NDArray[np.floating], height: int, width: int) -> NDArr
     return result
 
 
-def query_scores(predictions: Predictions) -> Tensor:
+def query_scores(predictions: Predictions, decision: Decision = _OFFICIAL) -> Tensor:
     """(prompts, queries) score of each query: of its box, times presence."""
-    return predictions.logits[-1].float().sigmoid() * presence_of(predictions).unsqueeze(1)
+    return predictions.logits[-1].float().sigmoid() * presence_of(predictions, decision).unsqueeze(1)
 
 
 def boxes_in_pixels(predictions: Predictions, height: int, width: int) -> Tensor:
@@ -66,10 +70,10 @@ def boxes_in_pixels(predictions: Predictions, height: int, width: int) -> Tensor
 
 
 def instances_of(
-    predictions: Predictions, prompt: int, height: int, width: int, threshold: float
+    predictions: Predictions, prompt: int, height: int, width: int, threshold: float, decision: Decision = _OFFICIAL
 ) -> list[dict[str, Any]]:
     """Queries of a prompt whose score is above the threshold, in query order: `query`, `score`, `bbox_xyxy`, `mask`."""
-    scores = query_scores(predictions)[prompt]
+    scores = query_scores(predictions, decision)[prompt]
     boxes = boxes_in_pixels(predictions, height, width)[prompt]
     boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
     return [
@@ -167,12 +171,14 @@ class Segmenter:
             return []
         height, width = image_u8_hwc.shape[:2]
         predictions = self.decode(self.encode([image_u8_hwc]), prompts, [0] * len(prompts))
-        scores = concept_scores(predictions)
-        presences = presence_of(predictions)
+        scores = concept_scores(predictions, self.decision)
+        presences = presence_of(predictions, self.decision)
         results = []
         for number, prompt in enumerate(prompts):
             score = float(scores[number])
-            instances = instances_of(predictions, number, height, width, self.decision.instance_threshold)
+            instances = instances_of(
+                predictions, number, height, width, self.decision.instance_threshold, self.decision
+            )
             mask = probability_map(predictions.semantic[number], height, width) > self.decision.mask_threshold
             if float(presences[number]) < self.decision.presence_threshold:
                 mask = np.zeros_like(mask)

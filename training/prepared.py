@@ -2,8 +2,7 @@
 
 Decoding a 5-megapixel picture and its masks for every visit would cost more than a tiny model's step,
 so each shard is turned once into fixed-size arrays beside the run, keyed by the shard's own SHA-256
-and the sizes. Opening checks the shard against the dataset's record first: DVC delivers corrupt
-bytes without a word.
+and the sizes. At full size such copies would fill disks: there `shard_samples.py` reads the shards themselves.
 """
 
 from __future__ import annotations
@@ -12,85 +11,26 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
-from PIL import Image
 
 from infra.errors import DataError
-from preprocessing import schema
+from infra.storage import digest_of
 from preprocessing.schema import rle
-from preprocessing.schema.pixels import MissingCodecError, open_picture
+from training.decode import Pixels, coverage, decode_image, instance_coverage
+from training.order import GlobalOrder, order_of
+from training.prompting import promptable
+from training.recipes import Recipe
+from training.store import ShardFile, ShardStore, check_shard, digest_of_shards, shards_of
 
-Pixels = NDArray[np.uint8]
+__all__ = ["PreparedSamples", "ShardFile", "check_shard", "coverage", "decode_image", "prepare_shard", "shards_of"]
+
 _FORMAT = "2"
-
-
-@dataclass(frozen=True)
-class ShardFile:
-    """One shard of a dataset version and what its record says of it."""
-
-    dataset: str
-    path: Path
-    sha256: str
-
-
-def shards_of(data_root: Path, dataset: str) -> list[ShardFile]:
-    """The shards of one dataset version; DataError where the version is not complete."""
-    folder = data_root / dataset
-    try:
-        record = schema.read_dataset_file(folder)
-    except FileNotFoundError as error:
-        msg = (
-            f"{dataset}: expected a complete dataset version in {folder}, found no {schema.DATASET_FILE}. "
-            f"Run `segfoundry data ingest {dataset}`"
-        )
-        raise DataError(msg) from error
-    return [ShardFile(dataset, folder / name, entry["sha256"]) for name, entry in sorted(record["shards"].items())]
-
-
-def check_shard(shard: ShardFile) -> None:
-    """DataError that names the shard where its bytes are not what the dataset's record says."""
-    found = "no file"
-    if shard.path.is_file():
-        with shard.path.open("rb") as handle:
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if found != shard.sha256:
-        msg = (
-            f"{shard.dataset}: {shard.path.name}: expected SHA-256 {shard.sha256}, found {found}. "
-            f"The shard is damaged: delete it and run `dvc checkout --force`, or ingest {shard.dataset} again"
-        )
-        raise DataError(msg)
-
-
-def decode_image(payload: bytes, size: int | None = None) -> Pixels:
-    """Encoded pixels to (height, width, channels) uint8; resized to (size, size) with antialiasing."""
-    with _opened(payload) as image:
-        if size is not None:
-            image.draft(image.mode, (size, size))  # JPEG: decode at a reduced size that is still large enough
-            picture = image if image.mode in ("L", "RGB") else image.convert("RGB")
-            array = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
-        else:
-            array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    return array[..., None] if array.ndim == 2 else array
-
-
-def _opened(payload: bytes) -> Image.Image:
-    try:
-        return open_picture(payload)
-    except MissingCodecError as error:
-        raise DataError(str(error)) from error
-
-
-def coverage(mask: NDArray[np.bool_], size: int) -> Pixels:
-    """Share of each cell that a mask covers, 0..255, on a (size, size) grid."""
-    picture = Image.fromarray(mask.astype(np.uint8) * 255, mode="L")
-    return np.asarray(picture.resize((size, size), Image.Resampling.BOX))
 
 
 @dataclass(frozen=True)
@@ -127,16 +67,29 @@ def objects_by_concept(row: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def prepare_shard(
-    shard: ShardFile, split: str, out: Path, *, image_size: int, mask_size: int, max_instances: int
+    shard: ShardFile,
+    split: str,
+    out: Path,
+    *,
+    image_size: int,
+    mask_size: int,
+    max_instances: int,
+    store: ShardStore | None = None,
 ) -> Path:
-    """Write the prepared arrays of one shard's split (idempotent, atomic); return their folder."""
+    """Write the prepared arrays of one shard's split (idempotent, atomic); return their folder.
+
+    `store` brings the shard from where it lies; without one it is a local file.
+    """
     key = hashlib.sha256(
         json.dumps([_FORMAT, shard.sha256, split, image_size, mask_size, max_instances]).encode()
     ).hexdigest()[:24]
     folder = out / key
     if (folder / "index.json").is_file():
         return folder
-    check_shard(shard)
+    if store is not None:
+        shard = replace(shard, path=store.path(shard))
+    else:
+        check_shard(shard)
     images: list[Pixels] = []
     maps: list[Pixels] = []
     instances: list[Pixels] = []
@@ -151,10 +104,7 @@ def prepare_shard(
                 mask = rle.decode(item["rle"], height, width)
                 union |= mask
                 if number < max_instances:
-                    cover = coverage(mask, mask_size)
-                    # a structure thinner than a cell never covers half of one: scale it up to be seen
-                    peak = int(cover.max())
-                    instances.append((cover * (255.0 / peak)).astype(np.uint8) if 0 < peak < 128 else cover)
+                    instances.append(instance_coverage(mask, mask_size))
             concepts[concept] = [len(maps), first, len(instances)]
             maps.append(coverage(union, image_size))
         images.append(decode_image(row["image"], image_size))
@@ -206,7 +156,8 @@ def _write(
 class PreparedSamples:
     """Random access to the prepared samples of several datasets, memory-mapped."""
 
-    def __init__(self, folders_by_dataset: dict[str, list[Path]]) -> None:
+    def __init__(self, folders_by_dataset: dict[str, list[Path]], shards: list[ShardFile] | None = None) -> None:
+        """`shards` are those that the folders were made of: they tell one state of the data from another."""
         self.entries: list[tuple[dict[str, Any], int, int]] = []
         self.sizes: list[int] = []
         self.datasets: list[str] = []
@@ -223,9 +174,27 @@ class PreparedSamples:
             if len(self.entries) > before:
                 self.datasets.append(dataset)
                 self.sizes.append(len(self.entries) - before)
+        self.digest = digest_of_shards(shards or [])
+        self._order: GlobalOrder | None = None
+        self._asked: list[int] = []  # samples that can be asked for something, as the recipe asks
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def follow(self, recipe: Recipe) -> dict[str, Any]:
+        """Take the recipe's order; return what decides it."""
+        self._asked = promptable([entry for entry, _, _ in self.entries], recipe)
+        if not self._asked:
+            msg = "training: expected samples with a concept to ask for, found none in the train splits"
+            raise DataError(msg)
+        dataset_of = np.repeat(np.arange(len(self.sizes)), self.sizes)[self._asked]
+        self._order = order_of([int(size) for size in np.bincount(dataset_of) if size], recipe)
+        return {"stream": "prepared", "seed": recipe.seed, "quota": digest_of(self._order.quota)[:16]}
+
+    def at(self, position: int) -> PreparedSample:
+        """The sample at a global position; `follow` comes first."""
+        assert self._order is not None
+        return PreparedSample(self, self._asked[self._order[position]])
 
     def image(self, index: int) -> Pixels:
         """(size, size, channels) uint8."""
@@ -238,3 +207,24 @@ class PreparedSamples:
         entry, part, _ = self.entries[index]
         semantic, first, last = entry["concepts"][concept]
         return self._arrays[part][1][semantic], self._arrays[part][2][first:last]
+
+
+class PreparedSample:
+    """One sample of `PreparedSamples`."""
+
+    def __init__(self, samples: PreparedSamples, index: int) -> None:
+        self._samples, self._index = samples, index
+        entry = samples.entries[index][0]
+        self.sample_id: str = entry["sample_id"]
+        self.dataset: str = entry["dataset"]
+        self.modality: str = entry["modality"]
+        self.concepts: list[str] = sorted(entry["concepts"])
+        self.absent: list[str] = sorted(entry["absent"])
+
+    def image(self) -> Pixels:
+        """(size, size, channels) uint8."""
+        return self._samples.image(self._index)
+
+    def concept(self, concept: str) -> tuple[Pixels, Pixels]:
+        """Coverage of the union and of each instance, as of `PreparedSamples.concept`."""
+        return self._samples.concept(self._index, concept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,27 @@ CONFIG, WEIGHTS, START, TOKENIZER = "config.json", "model.safetensors", "start.s
 
 
 @dataclass(frozen=True)
+class LoaderSettings:
+    """How batches are made ready. Nothing here changes what is in them."""
+
+    threads: int = 0  # decode threads of each process that reads; 0: in the training loop itself
+    workers: int = 0  # loader processes of each rank; threads do better where decoding releases the GIL
+    ahead: int = 2  # batches each reading process keeps ready, where it has threads
+    buffer_bytes: int = 1 << 30  # encoded samples a reading process holds, at most
+    cache_dir: str = ""  # local copies of remote shards; empty: beside the run
+    cache_bytes: int = 64 << 30
+
+
+@dataclass(frozen=True)
 class FitSpec:
     """What a rank needs to know; plain values, so that it travels to other machines."""
 
     recipe: Recipe
-    data_root: str
+    data_root: str  # folder of dataset versions, or its fsspec URL
     datasets: list[str]
     run_dir: str  # storage that all ranks share
     start: str = ""  # weights to start from (training/sam3/source.py); empty: our own initialisation
+    loader: LoaderSettings = field(default_factory=LoaderSettings)
 
 
 def start_config(start: str) -> dict[str, Any]:

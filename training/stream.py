@@ -1,4 +1,4 @@
-"""Prepared samples to training batches, without losing place.
+"""Samples to training batches, without losing place.
 
 Each sample's prompts and augmentation are drawn from a generator keyed by (seed, global position),
 so a batch depends on the step alone: not on the worker that makes it, nor on what was read before.
@@ -6,28 +6,38 @@ so a batch depends on the step alone: not on the worker that makes it, nor on wh
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
-from training.order import GlobalOrder, positions_of
-from training.prepared import PreparedSamples
+from infra.errors import DataError
+from training.augment import Knobs, augment
+from training.decode import Pixels
+from training.order import positions_of
+from training.pipeline import in_order
+from training.prompting import Vocabulary, choose_concepts, choose_word, has_side, jittered
 from training.recipes import Recipe
 from training.sam3.boxes import boxes_of_masks, xyxy_to_cxcywh
 from training.sam3.losses import Targets
 from training.sam3.model import PADDING_LABEL
 from training.sam3.tokenizer import PromptTokenizer
+from training.spec import LoaderSettings
 
 MOST_PROMPT_BOXES = 3
-_SIDED = ("left", "right")
-# where a picture has no up and down, a quarter turn is as good a picture
-_NO_ORIENTATION = ("microscopy", "histopathology", "dermoscopy")
+STATE_VERSION = 1  # of `BatchStream.state_dict`; raise it when a position means another sample or augmentation
+_MEANING = {
+    "version": "version of the order",
+    "data": "digest of the shards",
+    "stream": "kind of stream",
+    "seed": "seed",
+    "quota": "digest of how datasets are mixed and shuffled",
+}
 
 
 @dataclass
@@ -43,6 +53,11 @@ class Batch:
     targets: Targets
     sample_ids: list[str]
 
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, from which a GPU copies while it computes; `DataLoader` calls this."""
+        pinned: Batch = _pinned(self)
+        return pinned
+
 
 @dataclass
 class _Prompted:
@@ -51,62 +66,121 @@ class _Prompted:
     semantic: Tensor  # (prompts, size, size) 0..1
     instances: list[Tensor]  # per prompt (instances, mask size, mask size) 0..1
     boxed: list[bool]
+    box_noise: Tensor  # (prompts, MOST_PROMPT_BOXES, 4)
     sample_id: str
 
 
+class Sample(Protocol):
+    """One sample, at the recipe's sizes."""
+
+    sample_id: str
+    dataset: str
+    modality: str
+    concepts: list[str]  # present, sorted
+    absent: list[str]  # searched for and not there, sorted
+
+    def image(self) -> Pixels:
+        """(size, size, 1 or 3) uint8."""
+
+    def concept(self, concept: str) -> tuple[Pixels, Pixels]:
+        """Coverage 0..255 of the union (size, size) and of each instance (instances, mask size, mask size)."""
+
+
+class Samples(Protocol):
+    """Samples by global position: `PreparedSamples` or `ShardSamples`."""
+
+    digest: str  # of the data
+
+    def follow(self, recipe: Recipe) -> dict[str, Any]:
+        """Take the recipe's order; return what decides it."""
+
+    def at(self, position: int) -> Sample:
+        """The sample at a position; called by several threads at a time where the stream has some."""
+
+
 class BatchStream(IterableDataset[Batch]):
-    """Endless batches of one rank from `first_step` on."""
+    """Endless batches of one rank, from `first_step` or from the place of a loaded state on.
+
+    With `DataLoader` workers each makes every n-th batch, so that the loader's own turns give them in order;
+    `batch_size=None` passes them through.
+    """
 
     def __init__(
         self,
-        samples: PreparedSamples,
-        wording: dict[str, list[str]],
+        samples: Samples,
+        wording: Vocabulary,
         recipe: Recipe,
         tokenizer: PromptTokenizer,
         *,
         rank: int,
         world_size: int,
-        first_step: int,
+        first_step: int = 0,
+        loader: LoaderSettings | None = None,
     ) -> None:
-        """`wording` gives each concept's prompts, the canonical one first."""
+        """`wording` gives each concept's prompts and kin."""
         super().__init__()
         self._samples, self._wording, self._recipe, self._tokenizer = samples, wording, recipe, tokenizer
         self._rank, self._world_size, self._first_step = rank, world_size, first_step
-        self._order = GlobalOrder(
-            samples.sizes,
-            recipe.temperature,
-            recipe.seed,
-            visits=recipe.most_visits,
-            draws=recipe.steps * recipe.global_batch,
-        )
+        self._knobs = Knobs(**recipe.augment)
+        self._loader = loader or LoaderSettings()
+        self._identity = {**samples.follow(recipe), "data": samples.digest}
+
+    def state_dict(self, step: int) -> dict[str, Any]:
+        """Where a run is that has trained on `step` batches: a few hundred bytes, the same on every rank.
+
+        The step is told and not counted here: batches that were made ready and not trained on do not count.
+        """
+        return {"version": STATE_VERSION, "position": step * self._recipe.global_batch, **self._identity}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there, on any number of ranks and workers. DataError where the data or the order are others."""
+        wanted = {"version": STATE_VERSION, **self._identity}
+        for name, expected in wanted.items():
+            if state.get(name) != expected:
+                msg = (
+                    f"this run cannot go on from its checkpoint: stream: {_MEANING[name]}: "
+                    f"expected {state.get(name)} as in the checkpoint, found {expected}. "
+                    "Bring back what was changed, or start a new run in another folder"
+                )
+                raise DataError(msg)
+        step, rest = divmod(int(state["position"]), self._recipe.global_batch)
+        if rest:
+            msg = (
+                f"this run cannot go on from its checkpoint: stream: expected a position that is a multiple of "
+                f"global_batch {self._recipe.global_batch}, found {state['position']}. Use the batch of the checkpoint"
+            )
+            raise DataError(msg)
+        self._first_step = step
+
+    @property
+    def first_step(self) -> int:
+        """Step of the first batch."""
+        return self._first_step
 
     def __iter__(self) -> Iterator[Batch]:
-        step = self._first_step
-        while True:
-            places = positions_of(step, self._recipe.global_batch, self._rank, self._world_size)
-            yield self._collate([self._sample(position) for position in places])
-            step += 1
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        recipe, settings = self._recipe, self._loader
+        steps = (
+            positions_of(step, recipe.global_batch, self._rank, self._world_size)
+            for step in itertools.count(self._first_step + number, count)
+        )
+        return in_order(steps, self._sample, self._collate, threads=settings.threads, ahead=settings.ahead)
 
     def _sample(self, position: int) -> _Prompted:
         recipe = self._recipe
-        index = self._order[position]
-        entry = self._samples.entries[index][0]
+        sample = self._samples.at(position)
         draw = np.random.default_rng([recipe.seed, 3, position])
-        present = sorted(entry["concepts"])
-        absent = sorted(entry["absent"])
-        # one true negative where there is one, so that "absent" is learned as often as "present"
-        negatives = 1 if absent and (not present or draw.random() < 0.7) else 0
-        chosen = [str(name) for name in draw.permutation(present)[: max(recipe.prompts_per_image - negatives, 0)]]
-        missing = max(recipe.prompts_per_image - len(chosen), 0) if not present else negatives
-        chosen += [str(name) for name in draw.permutation(absent)[:missing]]
+        present = sample.concepts
+        chosen = choose_concepts(present, sample.absent, self._wording, recipe, draw)
 
-        pixels = torch.from_numpy(np.array(self._samples.image(index))).permute(2, 0, 1).float() / 255
+        pixels = torch.from_numpy(np.array(sample.image())).permute(2, 0, 1).float() / 255
         image = pixels.expand(3, -1, -1)
         size, cells = recipe.image_size, recipe.mask_size
         maps, instances = [], []
         for concept in chosen:
-            if concept in entry["concepts"]:
-                union, parts = self._samples.concept(index, concept)
+            if concept in present:
+                union, parts = sample.concept(concept)
                 maps.append(torch.from_numpy(np.array(union)).float() / 255)
                 instances.append(torch.from_numpy(np.array(parts)).float() / 255)
             else:
@@ -114,52 +188,21 @@ class BatchStream(IterableDataset[Batch]):
                 instances.append(torch.zeros(0, cells, cells))
         semantic = torch.stack(maps) if maps else torch.zeros(0, size, size)
         if recipe.augment:
-            image, semantic, instances = self._augment(image, semantic, instances, chosen, entry["modality"], draw)
-        texts = [self._word(concept, draw) for concept in chosen]
+            image, semantic, instances = augment(
+                image,
+                semantic,
+                instances,
+                self._knobs,
+                modality=sample.modality,
+                sided=sample.dataset in self._wording.sided or any(has_side(concept) for concept in chosen),
+                draw=draw,
+            )
+        texts = [choose_word(sample.dataset, concept, self._wording, recipe, draw) for concept in chosen]
         boxed = [bool(draw.random() < recipe.box_prompt_share) for _ in chosen]
-        return _Prompted(image, texts, semantic, instances, boxed, entry["sample_id"])
-
-    def _word(self, concept: str, draw: np.random.Generator) -> str:
-        words = self._wording.get(concept) or [concept]
-        if len(words) > 1 and draw.random() < self._recipe.synonym_share:
-            return words[int(draw.integers(1, len(words)))]
-        return words[0]
-
-    def _augment(
-        self,
-        image: Tensor,
-        semantic: Tensor,
-        instances: list[Tensor],
-        concepts: list[str],
-        modality: str,
-        draw: np.random.Generator,
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        knobs = self._recipe.augment
-        zoom = math.exp(draw.uniform(-knobs["zoom"], knobs["zoom"]))
-        angle = math.radians(draw.uniform(-knobs["rotate_degrees"], knobs["rotate_degrees"]))
-        free = any(word in modality.lower() for word in _NO_ORIENTATION)
-        if free:
-            angle += math.pi / 2 * int(draw.integers(4))
-        sided = any(word in _SIDED for concept in concepts for word in concept.split())
-        mirror = -1.0 if not sided and draw.random() < knobs["flip"] else 1.0
-        shift = draw.uniform(-knobs["shift"], knobs["shift"], 2)
-        cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
-        matrix = torch.tensor([[[cos * mirror, -sin, shift[0]], [sin * mirror, cos, shift[1]]]], dtype=torch.float32)
-
-        def warp(stack: Tensor) -> Tensor:
-            grid = F.affine_grid(matrix, [1, 1, *stack.shape[-2:]], align_corners=False)
-            return F.grid_sample(stack.unsqueeze(0), grid, align_corners=False).squeeze(0)
-
-        both = warp(torch.cat([image, semantic]))
-        image, semantic = both[:3], both[3:]
-        cells = torch.cat(instances) if instances else torch.zeros(0, 1, 1)
-        if len(cells):
-            counts = [len(part) for part in instances]
-            instances = list(torch.split(warp(cells), counts))
-        gain = 1 + draw.uniform(-knobs["contrast"], knobs["contrast"])
-        bias = draw.uniform(-knobs["brightness"], knobs["brightness"])
-        middle = image.mean()
-        return ((image - middle) * gain + middle + bias).clamp(0, 1), semantic, instances
+        noise = torch.zeros(len(chosen), MOST_PROMPT_BOXES, 4)
+        if recipe.box_jitter:
+            noise = torch.from_numpy(draw.standard_normal(noise.shape)).float() * recipe.box_jitter
+        return _Prompted(image, texts, semantic, instances, boxed, noise, sample.sample_id)
 
     def _collate(self, samples: list[_Prompted]) -> Batch:
         texts = sorted({text for sample in samples for text in sample.texts})
@@ -173,8 +216,8 @@ class BatchStream(IterableDataset[Batch]):
         prompt_boxes: list[Tensor] = []
         prompt_labels: list[Tensor] = []
         for number, sample in enumerate(samples):
-            for text, union, parts, boxed in zip(
-                sample.texts, sample.semantic, sample.instances, sample.boxed, strict=True
+            for text, union, parts, boxed, noise in zip(
+                sample.texts, sample.semantic, sample.instances, sample.boxed, sample.box_noise, strict=True
             ):
                 prompt = len(image_of)
                 image_of.append(number)
@@ -189,7 +232,7 @@ class BatchStream(IterableDataset[Batch]):
                 labels = torch.full((MOST_PROMPT_BOXES,), PADDING_LABEL)
                 if boxed and len(visible):
                     shown = around[:MOST_PROMPT_BOXES]
-                    given[: len(shown)] = shown
+                    given[: len(shown)] = jittered(shown, noise[: len(shown)]) if self._recipe.box_jitter else shown
                     labels[: len(shown)] = 1
                 prompt_boxes.append(given)
                 prompt_labels.append(labels)
@@ -208,3 +251,11 @@ class BatchStream(IterableDataset[Batch]):
             ),
             sample_ids=[sample.sample_id for sample in samples],
         )
+
+
+def _pinned(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.pin_memory()
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{each.name: _pinned(getattr(value, each.name)) for each in fields(value)})
+    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,21 @@ def picture(seed: int, size: int = 64) -> tuple[np.ndarray, dict[str, np.ndarray
     return image.clip(0, 255).astype(np.uint8), masks
 
 
-def write_dataset(root: Path, name: str, count: int, first: int = 0, splits: tuple[str, ...] = ("train",)) -> Path:
-    """Write `count` samples of dataset `name` below `root`, splits in turn."""
+def write_dataset(
+    root: Path,
+    name: str,
+    count: int,
+    first: int = 0,
+    splits: tuple[str, ...] = ("train",),
+    *,
+    shards: int = 1,
+    rows_a_group: int = 64,
+    size: int = 64,
+) -> Path:
+    """Write `count` samples of dataset `name` below `root`, splits in turn, rows dealt out to shards of unlike size."""
     rows: list[dict[str, Any]] = []
     for number in range(count):
-        image, masks = picture(first + number)
+        image, masks = picture(first + number, size)
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, format="PNG")
         objects = [
@@ -79,8 +90,20 @@ def write_dataset(root: Path, name: str, count: int, first: int = 0, splits: tup
         )
     folder = root / name
     folder.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema.SHARD_SCHEMA), folder / "shard-00000.parquet")
-    digest = hashlib.sha256((folder / "shard-00000.parquet").read_bytes()).hexdigest()
+    bounds = [count * number * (number + 1) // (shards * (shards + 1)) for number in range(shards + 1)]
+    listed: dict[str, dict[str, Any]] = {}
+    manifest: list[dict[str, Any]] = []
+    for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
+        file = folder / f"shard-{number:05d}.parquet"
+        table = pa.Table.from_pylist(rows[begin:end], schema=schema.SHARD_SCHEMA)
+        pq.write_table(table, file, row_group_size=rows_a_group)
+        listed[file.name] = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "rows": end - begin}
+        for row, entry in enumerate(rows[begin:end]):
+            kept = {key: value for key, value in entry.items() if key != "image"}
+            manifest.append({**kept, "shard": file.name, "row": row})
+    table = pa.Table.from_pylist(manifest, schema=schema.MANIFEST_SCHEMA)
+    pq.write_table(table, folder / schema.MANIFEST_FILE)
+    digest = schema.manifest_digest(table)
     (folder / schema.CONCEPTS_FILE).write_text(
         json.dumps({concept: {"prompts": [concept, f"{concept} shape"]} for concept in ("bright disc", "dark square")})
     )
@@ -91,7 +114,7 @@ def write_dataset(root: Path, name: str, count: int, first: int = 0, splits: tup
                 "modality": "microscopy",
                 "manifest_digest": digest,
                 "splits": {split: sum(row["split"] == split for row in rows) for split in schema.SPLITS},
-                "shards": {"shard-00000.parquet": {"sha256": digest, "rows": count}},
+                "shards": listed,
             }
         )
     )

@@ -61,9 +61,11 @@ def criterion(
         pairs, terms = _query_terms(predictions, layer, targets, has_object, weights, normaliser, match)
         terms["presence"] = presence_loss(predictions.presence[layer].float(), has_object)
         total = total + _weighted(terms, weights)
-    of_masks = _mask_terms(predictions.masks, pairs, targets, normaliser)
-    focal, dice = semantic_losses(predictions.semantic.float(), targets.semantic, has_object)
-    of_masks |= {"semantic_focal": focal, "semantic_dice": dice}
+    # a term of weight 0 is not computed: at full size the maps are most of a step's loss memory
+    of_masks = _mask_terms(predictions.masks, pairs, targets, normaliser, weights)
+    if weights.semantic_focal or weights.semantic_dice:
+        focal, dice = semantic_losses(predictions.semantic.float(), targets.semantic, has_object)
+        of_masks |= {"semantic_focal": focal, "semantic_dice": dice}
     total = total + _weighted(of_masks, weights)
     terms |= of_masks
     if weights.one_to_many > 0:
@@ -91,12 +93,14 @@ def _second_set(
         matcher = match_many if layer == last else match
         pairs, found = _query_terms(second, layer, targets, has_object, weights, normaliser, matcher)
         total = total + _weighted(found, weights)
-    found |= (of_masks := _mask_terms(second.masks, pairs, targets, normaliser))
+    found |= (of_masks := _mask_terms(second.masks, pairs, targets, normaliser, weights))
     terms |= {f"{name}_one_to_many": value for name, value in found.items()}
     return total + _weighted(of_masks, weights)
 
 
-def _weighted(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
+def _weighted(terms: dict[str, Tensor], weights: LossWeights) -> Tensor | float:
+    if not terms:
+        return 0.0
     first, *others = (getattr(weights, name) * value for name, value in terms.items())
     total: Tensor = first
     for part in others:
@@ -126,7 +130,11 @@ def _query_terms(
     return (prompt, query, which), {"boxes_l1": l1, "boxes_giou": giou, "classification": classification}
 
 
-def _mask_terms(masks: Tensor, pairs: Pairs, targets: Targets, normaliser: Tensor | float) -> dict[str, Tensor]:
+def _mask_terms(
+    masks: Tensor, pairs: Pairs, targets: Targets, normaliser: Tensor | float, weights: LossWeights
+) -> dict[str, Tensor]:
+    if not (weights.masks_focal or weights.masks_dice):
+        return {}
     prompt, query, which = pairs
     valid = None if targets.valid_mask is None else targets.valid_mask[which]
     focal, dice = mask_losses(masks[prompt, query].float(), targets.masks[which], normaliser, valid)

@@ -1,0 +1,77 @@
+"""Payloads of shard rows to arrays: the one place where training decodes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from infra.errors import DataError
+from preprocessing.schema import pixels, rle
+
+Pixels = NDArray[np.uint8]
+_PILLOW = (b"\x89PNG", b"\xff\xd8")  # PNG and JPEG, which Pillow decodes without a detour over an array
+
+
+def decode_image(payload: bytes, size: int | None = None) -> Pixels:
+    """Encoded pixels to (height, width, channels) uint8; resized to (size, size) with antialiasing.
+
+    DataError where the decoder of the payload's codec is not installed.
+    """
+    if payload.startswith(_PILLOW):
+        picture = _with_pillow(payload, size)
+        array = np.asarray(picture)
+    else:
+        try:
+            array = pixels.decode(payload)
+        except pixels.MissingCodecError as error:
+            raise DataError(str(error)) from error
+    if size is not None and array.shape[:2] != (size, size):
+        array = np.asarray(Image.fromarray(array).resize((size, size), Image.Resampling.BILINEAR))
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _with_pillow(payload: bytes, size: int | None) -> Image.Image:
+    with Image.open(io.BytesIO(payload)) as image:
+        if size is not None:
+            image.draft(image.mode, (size, size))  # JPEG: decode at a reduced size that is still large enough
+        picture = image if image.mode in ("L", "RGB") else image.convert("RGB")
+        if size is not None and picture.size != (size, size):
+            return picture.resize((size, size), Image.Resampling.BILINEAR)
+        picture.load()
+        return picture
+
+
+def coverage(mask: NDArray[np.bool_], size: int) -> Pixels:
+    """Share of each cell that a mask covers, 0..255, on a (size, size) grid."""
+    picture = Image.fromarray(mask.astype(np.uint8) * 255, mode="L")
+    return np.asarray(picture.resize((size, size), Image.Resampling.BOX))
+
+
+def instance_coverage(mask: NDArray[np.bool_], size: int) -> Pixels:
+    """`coverage` of one object, scaled up where it would not be seen."""
+    # a structure thinner than a cell never covers half of one
+    cover = coverage(mask, size)
+    peak = int(cover.max())
+    return (cover * (255.0 / peak)).astype(np.uint8) if 0 < peak < 128 else cover
+
+
+def union_of(counts: list[str], height: int, width: int) -> NDArray[np.bool_]:
+    """Union (height, width) of run-length encoded masks, at the cost of one mask however many they are.
+
+    Foreground runs are marked by +1 at their start and -1 after their end; where the running sum is above 0,
+    at least one mask is. Raises ValueError as `rle.decode` does.
+    """
+    change = np.zeros(height * width + 1, dtype=np.int32)
+    for text in counts:
+        ends = np.cumsum(rle.string_to_counts(text))
+        covered = int(ends[-1]) if ends.size else 0
+        if covered != height * width:
+            msg = f"RLE covers {covered} pixels, the image has {height} x {width} = {height * width}"
+            raise ValueError(msg)
+        # runs alternate, background first
+        np.add.at(change, ends[0:-1:2], 1)
+        np.add.at(change, ends[1::2], -1)
+    return (np.cumsum(change[:-1]) > 0).reshape((width, height)).T

@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | sha25
 PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.installed-$(shell cat requirements-bench.lock | sha256sum | cut -c1-16)
 
-.PHONY: help demo test soak lint bench docs clean lock setup
+.PHONY: help demo test soak lint bench bench-training docs clean lock setup
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -48,6 +48,9 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench-training: $(STAMP)  ## training speed beside transformers' plain way, memory plan; writes docs/benchmarks-training.md
+	@$(BIN)/python -m training.bench.page docs/benchmarks-training.md
 
 bench: $(STAMP) $(PEERS_STAMP)  ## ingest beside public tools, large manifests; writes docs/benchmarks.md (10 minutes)
 	@$(BIN)/python -m pipelines.bench --peers $(PEERS)/bin/python --out docs/benchmarks.md

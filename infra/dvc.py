@@ -7,6 +7,7 @@ to `dvc.lock` all come from DVC, so the flow and `dvc repro` by hand cannot disa
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -251,15 +252,31 @@ class DataRepo:
         return value
 
     def read_bytes_at(self, path: str, revision: str) -> bytes:
-        """A file that DVC keeps, as it was at a git revision of the workspace."""
-        import dvc.api
+        """A file that DVC keeps, as it was at a git revision of the workspace.
+
+        ServiceError where DVC has it no more, or has other bytes: it reads from its cache without looking at them.
+        """
+        from dvc.api import DVCFileSystem
         from dvc.exceptions import DvcException
 
         try:
-            payload: bytes = dvc.api.read(path, repo=str(self.root), rev=revision, mode="rb", encoding=None)
-        except (DvcException, OSError) as error:
+            files = DVCFileSystem(str(self.root), rev=revision)
+            try:
+                wanted = str(files.info(path)["dvc_info"]["md5"])
+                payload: bytes = files.cat_file(path)
+            finally:
+                files.close()
+        except (DvcException, OSError, KeyError) as error:
             msg = f"{path} at {revision}: DVC cannot deliver it: {error}. If the cache was cleaned: dvc pull"
             raise ServiceError(msg) from error
+        found = hashlib.md5(payload, usedforsecurity=False).hexdigest()
+        if found != wanted:
+            object_of = f".dvc/cache/files/md5/{wanted[:2]}/{wanted[2:]}"
+            msg = (
+                f"{path} at {revision}: expected the MD5 {wanted} of dvc.lock, found {found}: DVC's cache or remote is "
+                f"damaged. Remove {object_of} in {self.root} and fetch it from a sound remote: dvc pull"
+            )
+            raise ServiceError(msg)
         return payload
 
     def data_digest(self) -> str:

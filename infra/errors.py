@@ -9,11 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from infra.secrets import without_secrets
+
 
 class SegfoundryError(Exception):
-    """Base of every expected failure. `exit_code` is what the command line returns for it."""
+    """Base of every expected failure. `exit_code` is what the command line returns for it.
+
+    Its text holds no secret of the machine, though it may quote an address or another library's error.
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """The message, without secrets."""
+        return without_secrets(super().__str__())
 
 
 class UsageError(SegfoundryError):
@@ -56,7 +65,7 @@ class CaseError(SegfoundryError):
         where = "/".join(part for part in (self.dataset, self.case_id) if part)
         file = self.file or "(no file)"
         text = f"{where or 'case'}: {self.reason}: {file}: expected {self.expected}, found {self.found}"
-        return f"{text}. {self.fix}" if self.fix else text
+        return without_secrets(f"{text}. {self.fix}" if self.fix else text)
 
     def __reduce__(self) -> tuple[type[CaseError], tuple[Any, ...]]:
         """Survive pickling between Ray processes with all fields."""

@@ -24,6 +24,7 @@ class Harmonize(Section):
 
     orientation: Annotated[str, Field(pattern="^[LR][AP][SI]$")]
     min_object_area_px: Annotated[int, Field(ge=1)]
+    image_codec: Literal["png", "htj2k", "zstd"] = "png"  # `preprocessing.schema.pixels.CODECS`; infra imports no box
 
 
 class Shards(Section):
@@ -62,6 +63,10 @@ class Train(Section):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 0  # beside every so many steps; 0: steps alone
     storage: str = ""  # folder or fsspec URL for checkpoints; empty: the workspace's own
     sample_log: bool = False  # write which samples each step saw
+    width: Annotated[int, Field(ge=0)] = 0  # channels of the vision encoder, for recipes of the official model
+    image_size: Annotated[int, Field(ge=0)] = 0  # pixels, for the same
+    overrides: dict[str, Any] = {}  # fields of the recipe; `training.overrides` checks them
+    freeze: list[Literal["vision", "text"]] = []  # parts that are not trained
 
     @model_validator(mode="after")
     def _fewer_than_all(self) -> Train:

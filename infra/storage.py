@@ -35,6 +35,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(temporary, target)
         sync_folder(target.parent)
+    except OSError as error:
+        if error.filename is None:  # of a write on a full disk; whoever tells of it names the file
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,25 @@ def _recorded(workspace: Workspace, dataset: str, tag: str) -> Recorded:
     payload = workspace.repo.read_bytes_at(f"data/{dataset}/{MANIFEST_FILE}", tag)
     digest = str(_told(workspace, dataset, tag)["manifest_digest"])
     return Recorded(digest, lambda names: rows_of_case(io.BytesIO(payload), names))
+
+
+def distinct_versions(workspace: Workspace, dataset: str, tags: Iterable[str]) -> list[str]:
+    """Of data versions `tags` that hold `dataset`, one for each content: what did not change is asked once."""
+    first: dict[str, str] = {}
+    for tag in tags:
+        first.setdefault(_digests(workspace, tag)[dataset], tag)
+    return list(first.values())
+
+
+def table_at(workspace: Workspace, dataset: str, tag: str, file: str) -> pa.Table | None:
+    """A table of a dataset version as it was; None where that version was built without it."""
+    try:
+        payload = workspace.repo.read_bytes_at(f"data/{dataset}/{file}", tag)
+    except ServiceError:
+        # an older build without this table, or a cache that was cleaned: the manifest tells which
+        workspace.repo.read_bytes_at(f"data/{dataset}/{MANIFEST_FILE}", tag)
+        return None
+    return pq.read_table(io.BytesIO(payload))
 
 
 def compare(workspace: Workspace, old: str, new: str, dataset: str = "") -> dict[str, dict[str, Any]]:

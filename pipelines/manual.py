@@ -9,7 +9,7 @@ from infra.compute import ray_session
 from infra.dvc import INGEST_PREFIX
 from infra.processes import RunLock, recorded_children
 from infra.settings import load_settings
-from pipelines import demo, events, gates, plan, stages
+from pipelines import demo, events, gates, pages, plan, stages
 from pipelines.workspace import Workspace, make_folder
 
 
@@ -81,5 +81,6 @@ def make(workspace: Workspace, targets: Iterable[str]) -> list[str]:
                 made.append(name)
         if any(name.startswith(INGEST_PREFIX) for name in made):
             repo.tag_data_version()
+            pages.write_pages(workspace)
         repo.commit_state(f"made: {', '.join(made)}")
     return made

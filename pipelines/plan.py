@@ -106,25 +106,30 @@ def _phantom(name: str, state: Path, reason: str) -> dict[str, str]:
 
 def write_plan(workspace: Workspace, roots: dict[str, dict[str, str]], settings: Settings) -> None:
     """Scan the raw files of `roots` and write inventories, recipes and `roots.json`."""
+    from preprocessing import names
     from preprocessing.build import recipe_file
     from preprocessing.sources import scan, write_inventory
 
+    secret = pseudonym_key(settings)
     for name, record in roots.items():
         events.emit("scan", dataset=name)
-        files = scan(Path(record["path"]), workspace.state / "hashes" / f"{name}.json")
+        card = workspace.card(name)
+        shown = names.for_messages(card, secret)
+        files = scan(Path(record["path"]), workspace.state / "hashes" / f"{name}.json", shown)
         if not files:
             msg = f"{name}: expected raw files in {record['path']}, found none"
             raise DataError(msg)
         target = workspace.inventory(name)
         fresh = target.with_name(f".{name}.jsonl.part-tmp")
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_inventory(fresh, files)
+        write_inventory(fresh, names.hidden(card, files, secret))
+        names.keep_names(card, files, secret, workspace.state / "names" / f"{name}.json")
         if target.exists() and target.read_bytes() == fresh.read_bytes():
             fresh.unlink()
         else:
             os.replace(fresh, target)
-        key = sha256_bytes(b"segfoundry fingerprint" + pseudonym_key(settings))[:16]
-        recipe = {**recipe_file(workspace.card(name)), "pseudonym_key": key, "source_kind": record["kind"]}
+        key = sha256_bytes(b"segfoundry fingerprint" + secret)[:16]
+        recipe = {**recipe_file(card), "pseudonym_key": key, "source_kind": record["kind"]}
         _write_if_other(workspace.recipe(name), with_tombstones(workspace, name, recipe))
     write_json(workspace.state / "roots.json", workspace.roots() | roots)
     write_step_recipes(workspace)

@@ -15,6 +15,7 @@ from infra.settings import load_settings
 from infra.storage import read_json
 from pipelines.workspace import MODEL_NAME, PROJECT, Workspace
 from preprocessing.schema import MANIFEST_FILE, read_dataset_file
+from preprocessing.schema.pixels import decode
 from registry.gate import GateReport, decide
 from registry.ledger import default_actor
 from registry.lineage import Lineage, build_lineage
@@ -143,7 +144,7 @@ def example(workspace: Workspace) -> Example:
                 for row in batch.filter(pc.equal(batch["split"], "test")).to_pylist():
                     if row["objects"]:
                         shard = pq.read_table(folder / row["shard"], columns=["image"])
-                        image = decode_image(shard["image"][row["row"]].as_py())
+                        image = decode_image(decode(shard["image"][row["row"]].as_py()))
                         return image, sorted({item["concept"] for item in row["objects"]})
     msg = f"{workspace.data}: expected a test sample with an object, found none in any dataset"
     raise DataError(msg)

@@ -22,7 +22,7 @@ from infra.compute import ray_session
 from infra.dvc import INGEST_PREFIX, DataVersion
 from infra.errors import ServiceError
 from infra.settings import load_settings
-from pipelines import events, orchestration, release, stages
+from pipelines import events, orchestration, pages, release, stages
 from pipelines.workspace import Workspace
 
 STAGE_TIMEOUT = timedelta(hours=12)
@@ -108,6 +108,7 @@ def run_stages(place: Workspace) -> list[str]:
                 ran += _run_generation(place, todo)
             if ingests:
                 tag(place)
+                pages.write_pages(place)
     repo.commit_state("model: candidate and evaluation")
     return ran
 

@@ -25,6 +25,7 @@ Summary = dict[str, Any]
 def ingest(workspace: Workspace, dataset: str) -> Summary:
     """Build `data/<dataset>` from its raw files; returns its `dataset.json`."""
     from preprocessing.build import build_dataset
+    from preprocessing.names import found_again
     from preprocessing.sources import read_inventory
 
     card = workspace.card(dataset)
@@ -38,14 +39,14 @@ def ingest(workspace: Workspace, dataset: str) -> Summary:
         # dvc.lock would say that the recipe file made what another card made
         msg = f"{card.name}: its card changed after the scan. Run: segfoundry data fetch {card.name}"
         raise UsageError(msg)
-    settings = load_settings()
+    secret, root = pseudonym_key(load_settings()), Path(record["path"])
     return build_dataset(
         card,
-        Path(record["path"]),
-        read_inventory(inventory),
+        root,
+        found_again(card, read_inventory(inventory), root, secret),
         workspace.data / card.name,
         workspace.params().section("harmonize", "shards", "splits"),
-        pseudonym_key=pseudonym_key(settings),
+        pseudonym_key=secret,
         case_cache=workspace.state / "cases",
         map_cases=ray_map,
         source_kind=recipe["source_kind"],

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from infra.errors import UsageError
 from preprocessing.rules import (
+    ABOUT_MANY,
     RULES,
     Binary,
     ByChannel,
@@ -30,16 +31,17 @@ from preprocessing.rules import (
     LabelRule,
     Outline,
     Polygons,
+    RunLengths,
     Segments,
     Sprites,
     concepts_of,
 )
 
 __all__ = [
-    "RULES", "Answer", "Binary", "ByChannel", "ByColour", "ByFile", "ByValue", "Cases", "Coco", "Contours",
-    "DatasetCard", "InstanceIds", "Instances", "Intensity", "LabelRule", "Layout", "Licence", "Official", "Outline",
-    "Polygons", "RawCase", "Segments", "SplitHint", "Sprites", "Tiles", "all_cards", "card_for", "cases_of",
-    "concepts_of", "load_card",
+    "ABOUT_MANY", "RULES", "Answer", "Binary", "ByChannel", "ByColour", "ByFile", "ByValue", "Cases", "Coco",
+    "Contours", "DatasetCard", "InstanceIds", "Instances", "Intensity", "LabelRule", "Layout", "Licence", "Official",
+    "Outline", "Polygons", "RawCase", "RunLengths", "Segments", "SplitHint", "Sprites", "Tiles", "all_cards",
+    "card_for", "cases_of", "concepts_of", "load_card",
 ]  # fmt: skip
 
 Answer = Literal["yes", "no", "unknown"]

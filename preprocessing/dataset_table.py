@@ -19,6 +19,7 @@ from preprocessing.cards import (
     LabelRule,
     Outline,
     Polygons,
+    RunLengths,
     Segments,
     Sprites,
     all_cards,
@@ -113,6 +114,8 @@ def _code_of(rule: LabelRule, card: DatasetCard) -> str:
             return "instance numbers"
         case Sprites():
             return "sprites placed by a table"
+        case RunLengths():
+            return "run lengths in a table"
     return "a file an instance" if card.instances == "files" else "paired masks"
 
 

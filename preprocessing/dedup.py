@@ -6,6 +6,7 @@ volumes are twins by the code of the whole, or by several slices, and not by one
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from preprocessing.near import Index, Twin
 
 Load = Callable[[Iterable[str]], Iterator[tuple[str, NDArray[np.uint8]]]]
 
+_SAID = re.compile(r"the (?:pixels|picture|volume) of (?P<key>.+?), which is in (?:train|val|test)\b")
 _MIN_SLICES = 2
 _MIN_SHARE = 0.1  # of the slices of the smaller volume
 
@@ -180,3 +182,9 @@ def said(match: Match) -> str:
     sure = "" if match.kind == "pixels" else f" (correlation {match.correlation:.2f})"
     own = "" if match.left["kind"] == "picture" else f" in {match.left['key']}"
     return f"{like} of {match.right['key']}, which is in {match.right['split']}{sure}{own}"
+
+
+def named_in(found: str) -> str:
+    """The key that `said` named: the sample or volume which the case in quarantine is a twin of; else empty."""
+    match = _SAID.match(found)
+    return match["key"] if match else ""

@@ -1,7 +1,10 @@
 """What changed between two versions of a dataset, sample by sample, from their manifests alone.
 
-Samples are joined on `sample_id`; joining on the content hash would miss rows that reuse content.
-`content_sha256` covers pixels and objects together, so the two are told apart like this:
+Samples are joined on `sample_id`; joining on a content hash would miss rows that reuse content. Another
+`pixels_digest` says that the pixels changed, another `labels_digest` that objects or absent concepts did.
+
+Where a manifest was written before there were digests, `content_sha256` covers pixels and objects together, and
+the two are told apart like this:
 
 - other objects (concept and mask, in order) or other absent concepts: the labels changed;
 - another content hash with the same objects, or another size: the pixels changed;
@@ -13,26 +16,28 @@ Samples are joined on `sample_id`; joining on the content hash would miss rows t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from preprocessing.sorted_rows import Window, windows
 
 Cells = dict[str, Any]
-Reader = Callable[[pa.Table, int, tuple[str, ...]], Cells]
-Readers = tuple[Reader, Reader]
+Rows = NDArray[np.int64]  # numbers of common rows of a window, rising
 LISTS = ("added", "removed", "changed_labels", "changed_pixels", "pixels_not_told", "moved", "regrouped")
-# Read for every row, and only for the row groups with a changed row.
-_ALWAYS = ["sample_id", "content_sha256", "split", "group_id", "absent", "recipe_sha256"]
-_REPEATED = ("split", "recipe_sha256")
+_ALWAYS = ["sample_id", "split", "group_id", "recipe_sha256"]
+_DIGESTS = ["pixels_digest", "labels_digest"]
+_REPEATED = ("split", "recipe_sha256")  # not groups: of pictures each has its own, and reading them so is slower
+# What is read in place of digests where one side has none.
+_ABSENT = "absent"
 _MASKS = ["objects.list.element.concept", "objects.list.element.rle"]
-_ORIGIN = ["height", "width", "source", "recipe_sha256"]
+_ORIGIN = ["height", "width", "source"]
+_WITHOUT_DIGESTS = ["content_sha256", _ABSENT, *_MASKS, *_ORIGIN]
 
 
 def diff(old: pa.Table, new: pa.Table) -> dict[str, Any]:
@@ -47,6 +52,7 @@ def diff_manifests(old: Path, new: Path, limit: int | None = 10_000) -> dict[str
     "regrouped", "truncated"}: sorted sample ids; `moved` (splits) and `regrouped` (groups) as {"sample_id",
     "from", "to"}. Each list ends after `limit` entries, and `truncated` names those that did; `counts` are
     whole, with "same" (none of these) and "other_recipe" (made by another recipe, whatever came out).
+    DataError where a manifest is not sorted by `sample_id` or names one twice.
     """
     return _compare(old, new, limit)
 
@@ -66,10 +72,9 @@ class _Found:
         self.lists: dict[str, list[Any]] = {name: [] for name in LISTS}
         self._limit = limit
 
-    def add(self, name: str, entry: Any) -> None:
-        self.counts[name] += 1
-        if self._limit is None or len(self.lists[name]) < self._limit:
-            self.lists[name].append(entry)
+    def add(self, name: str, entries: list[Any]) -> None:
+        self.counts[name] += len(entries)
+        self.lists[name] += entries if self._limit is None else entries[: self._limit - len(self.lists[name])]
 
     def result(self) -> dict[str, Any]:
         counts = {name: self.counts[name] for name in (*LISTS, "other_recipe", "same")}
@@ -79,57 +84,74 @@ class _Found:
 
 def _compare(old: Path | pa.Table, new: Path | pa.Table, limit: int | None) -> dict[str, Any]:
     found = _Found(limit)
-    readers = (_reader(old), _reader(new))
-    for window in windows(old, new, "sample_id", _ALWAYS, _REPEATED):
-        for name, side, rows in (
-            ("removed", window.left, window.only_left),
-            ("added", window.right, window.only_right),
-        ):
-            for sample in side.column("sample_id").take(pa.array(rows, pa.int64())).to_pylist():
-                found.add(name, sample)
-        _common(window, found, readers)
+    by_digest = _has_digests(old) and _has_digests(new)
+    columns = [*_ALWAYS, *(_DIGESTS if by_digest else _WITHOUT_DIGESTS)]
+    for window in windows(old, new, "sample_id", columns, _REPEATED):
+        found.add("removed", window.left.column("sample_id").take(pa.array(window.only_left, pa.int64())).to_pylist())
+        found.add("added", window.right.column("sample_id").take(pa.array(window.only_right, pa.int64())).to_pylist())
+        if window.common:
+            _common(window, found, by_digest=by_digest)
     return found.result()
 
 
-def _common(window: Window, found: _Found, readers: Readers) -> None:
-    total = sum(one.length for one in window.common)
-    if not total:
-        return
-    changed: set[int] = set()
+def _has_digests(side: Path | pa.Table) -> bool:
+    """Whether every row has them: a null compares to nothing, and its change would be missed."""
+    if not isinstance(side, Path):
+        return all(name in side.column_names and not side.column(name).null_count for name in _DIGESTS)
+    metadata = pq.read_metadata(side)
+    places = {metadata.schema.column(at).path: at for at in range(metadata.num_columns)}
+    if not all(name in places for name in _DIGESTS):
+        return False
+    for group in range(metadata.num_row_groups):
+        for name in _DIGESTS:
+            known = metadata.row_group(group).column(places[name]).statistics
+            if known is None or not known.has_null_count or known.null_count:
+                return False
+    return True
+
+
+def _common(window: Window, found: _Found, *, by_digest: bool) -> None:
+    samples = window.both("sample_id")[0]
+    parts = []
     for name, column in (("moved", "split"), ("regrouped", "group_id")):
         left, right = window.both(column)
-        for index in _different(left, right):
-            entry = {"sample_id": _sample(window, index), "from": left[index].as_py(), "to": right[index].as_py()}
-            found.add(name, entry)
-            changed.add(index)
+        rows = _different(left, right)
+        places = [side.take(pa.array(rows)).to_pylist() for side in (samples, left, right)]
+        keys = ("sample_id", "from", "to")
+        found.add(name, [dict(zip(keys, entry, strict=True)) for entry in zip(*places, strict=True)])
+        parts.append(rows)
+    labels, pixels, not_told = _by_digest(window) if by_digest else _without_digests(window)
+    for name, rows in (("changed_labels", labels), ("changed_pixels", pixels), ("pixels_not_told", not_told)):
+        found.add(name, samples.take(pa.array(rows)).to_pylist())
     found.counts["other_recipe"] += len(_different(*window.both("recipe_sha256")))
-    absent = set(_different(*window.both("absent")))
-    content = set(_different(*window.both("content_sha256")))
-    for index in sorted(absent | content):
-        other_masks = False
-        if index in content:
-            masks = _both_cells(window, index, readers, _MASKS)
-            other_masks = masks[0] != masks[1]
-        sample = _sample(window, index)
-        if other_masks or index in absent:
-            found.add("changed_labels", sample)
-        if index in content:
-            if not other_masks:
-                found.add("changed_pixels", sample)
-            else:
-                _tell_pixels(sample, *_both_cells(window, index, readers, _ORIGIN), found)
-    found.counts["same"] += total - len(changed | absent | content)
+    changed = np.unique(np.concatenate([*parts, labels, pixels]))
+    found.counts["same"] += len(samples) - len(changed)
 
 
-def _tell_pixels(sample: str, left: dict[str, Any], right: dict[str, Any], found: _Found) -> None:
-    """Labels and content changed: did the pixels too?"""
-    if (left["height"], left["width"]) != (right["height"], right["width"]):
-        found.add("changed_pixels", sample)
-    elif left["recipe_sha256"] != right["recipe_sha256"] or _image_files(left) != _image_files(right):
-        found.add("pixels_not_told", sample)
+def _by_digest(window: Window) -> tuple[Rows, Rows, Rows]:
+    """Rows whose labels and whose pixels changed, and none of which that cannot be told."""
+    pixels, labels = (_different(*window.both(name)) for name in _DIGESTS)
+    return labels, pixels, np.zeros(0, dtype=np.int64)
 
 
-def _image_files(row: dict[str, Any]) -> list[str]:
+def _without_digests(window: Window) -> tuple[Rows, Rows, Rows]:
+    """Rows whose labels changed, whose pixels did, and whose pixels may have, by content, masks and origin."""
+    content = _different(*window.both("content_sha256"))
+    sides = [_cells(window, content, at, ["objects", *_ORIGIN, "recipe_sha256"]) for at in (0, 1)]
+    labels, pixels, not_told = set(_different(*window.both(_ABSENT)).tolist()), [], []
+    for row, left, right in zip(content.tolist(), *sides, strict=True):
+        other_masks = left["objects"] != right["objects"]
+        if other_masks:
+            labels.add(row)
+        if not other_masks or (left["height"], left["width"]) != (right["height"], right["width"]):
+            pixels.append(row)
+        elif left["recipe_sha256"] != right["recipe_sha256"] or _image_files(left) != _image_files(right):
+            not_told.append(row)
+    rows = [np.array(numbers, dtype=np.int64) for numbers in (sorted(labels), pixels, not_told)]
+    return rows[0], rows[1], rows[2]
+
+
+def _image_files(row: Cells) -> list[str]:
     """SHA-256 of the files that hold the image: the first, and those after it that are named alike."""
     first = PurePosixPath(row["source"][0]["file"])
     digests = []
@@ -141,48 +163,30 @@ def _image_files(row: dict[str, Any]) -> list[str]:
     return digests
 
 
-def _different(left: pa.ChunkedArray, right: pa.ChunkedArray) -> list[int]:
+def _cells(window: Window, rows: Rows, side: int, columns: list[str]) -> list[Cells]:
+    """Some columns of some common rows of one side (0 old, 1 new)."""
+    taken = {name: window.both(name)[side].take(pa.array(rows)) for name in columns}
+    cells: list[Cells] = pa.table(taken).to_pylist()
+    return cells
+
+
+def _different(left: pa.ChunkedArray, right: pa.ChunkedArray) -> Rows:
     """Rows where two columns differ; equal columns cost one comparison of their bytes."""
     if left.equals(right):
-        return []
+        return np.zeros(0, dtype=np.int64)
     if pa.types.is_dictionary(left.type):
-        left, right = left.cast(pa.string()), right.cast(pa.string())
+        left, right = _codes(left, right)
     if pa.types.is_list(left.type):
         pairs = zip(left.to_pylist(), right.to_pylist(), strict=True)
-        return [index for index, (one, other) in enumerate(pairs) if one != other]
-    rows: list[int] = pc.indices_nonzero(pc.not_equal(left, right)).to_pylist()
+        return np.array([index for index, (one, other) in enumerate(pairs) if one != other], dtype=np.int64)
+    rows: Rows = pc.indices_nonzero(pc.not_equal(left, right)).to_numpy().astype(np.int64)
     return rows
 
 
-def _sample(window: Window, index: int) -> str:
-    return str(window.left.column("sample_id")[window.place(index)[0]].as_py())
-
-
-def _both_cells(window: Window, index: int, readers: Readers, columns: list[str]) -> tuple[Cells, Cells]:
-    """More columns of a common row, of each side."""
-    left, right = window.place(index)
-    return readers[0](window.left, left, tuple(columns)), readers[1](window.right, right, tuple(columns))
-
-
-def _reader(side: Path | pa.Table) -> Reader:
-    """A function that reads more columns of one row: of a file, the row's group is read once."""
-    if isinstance(side, Path):
-        file = pq.ParquetFile(side)  # closed with the function that reads from it
-
-        @lru_cache(maxsize=4)
-        def group_of(group: int, columns: tuple[str, ...]) -> pa.Table:
-            return file.read_row_group(group, columns=list(columns))
-
-        def from_file(window: pa.Table, place: int, columns: tuple[str, ...]) -> dict[str, Any]:
-            group, row = window.column("_group")[place].as_py(), window.column("_row")[place].as_py()
-            cells: dict[str, Any] = group_of(group, columns).slice(row, 1).to_pylist()[0]
-            return cells
-
-        return from_file
-
-    def from_table(window: pa.Table, place: int, columns: tuple[str, ...]) -> dict[str, Any]:
-        names = list(dict.fromkeys(name.split(".")[0] for name in columns))
-        cells: dict[str, Any] = window.select(names).slice(place, 1).to_pylist()[0]
-        return cells
-
-    return from_table
+def _codes(left: pa.ChunkedArray, right: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Two columns of few values as numbers where these mean the same in both, else as text."""
+    chunks = [*left.chunks, *right.chunks]
+    if all(chunk.dictionary.equals(chunks[0].dictionary) for chunk in chunks):
+        codes = [pa.chunked_array([chunk.indices for chunk in side.chunks]) for side in (left, right)]
+        return codes[0], codes[1]
+    return left.cast(pa.string()), right.cast(pa.string())

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 FINGERPRINT_VERSION = "1"
 MAJOR_SHIFT = 0.25
 _NOISE_Z = 2.326  # 99th percentile of the normal distribution
-_QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
+QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 
 
 def _octaves(low: int, high: int) -> list[float]:
@@ -141,7 +141,7 @@ def _figure(name: str, values: list[float | None]) -> dict[str, Any]:
     known = np.array([value for value in values if value is not None], dtype=float)
     place = np.clip(np.searchsorted(edges, known, side="right") - 1, 0, len(edges) - 2)
     quantiles = {
-        key: round(float(np.quantile(known, share)), 6) if len(known) else None for key, share in _QUANTILES.items()
+        key: round(float(np.quantile(known, share)), 6) if len(known) else None for key, share in QUANTILES.items()
     }
     return {
         "unit": unit,

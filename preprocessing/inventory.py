@@ -11,8 +11,9 @@ import fcntl
 import json
 import logging
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ RACY_NS = 2_000_000_000
 CACHE_VERSION = 1
 THREADS = min(8, (os.cpu_count() or 1) * 2)
 ATTEMPTS = 3
+_OTHER_BYTES = re.compile(r"\\x[0-9a-f]{2}")
 
 File = dict[str, Any]  # {"file": str, "bytes": int, "sha256": str}
 
@@ -44,20 +46,30 @@ class _Hashed:
     read: bool
 
 
-def scan(root: Path, cache_file: Path) -> list[File]:
+def scan(root: Path, cache_file: Path, shown: Callable[[str], str] | None = None) -> list[File]:
     """All regular files below `root`, sorted by name: `{"file": posix path below root, "bytes", "sha256"}`.
 
     `cache_file` (JSON, may serve many roots) saves hashing what has not changed. Links are followed
     only to files inside `root`; `.DS_Store` and `Thumbs.db` are left out. Raises DataError for a
-    missing root, an unreadable file, a name that is not UTF-8 and a file that will not stand still.
+    missing root, an unreadable file and a file that will not stand still. Names that are not UTF-8: see `badly_named`.
+
+    `shown` gives the name by which messages may call a file below `root`, or a folder; None: by its path. The
+    result and `cache_file` have the real names.
     """
+    say = shown or (lambda name: str(root / name))
     if not root.is_dir():
         raise DataError(f"{root}: expected a dataset's folder, found none. Check SEGFOUNDRY_MIRROR")
     key = str(root.resolve())
     known: dict[str, list[Any]] = _read_cache(cache_file).get(key, {})
-    names = sorted(_names(root))
+    names = []
+    for name, listed in _walk(root, say):
+        if listed:
+            names.append(name)
+        else:
+            logger.warning("%s: a link out of the dataset, to a folder or to nothing: not followed", say(_text(name)))
+    names.sort(key=os.fsencode)
     with ThreadPoolExecutor(THREADS) as pool:
-        hashed = list(pool.map(lambda name: _hash(root, name, known.get(name)), names))
+        hashed = list(pool.map(lambda name: _hash(root, name, known.get(_text(name)), say), names))
     kept = {each.file: [*each.stamp, each.sha256] for each in hashed if each.stamp is not None}
     if kept != known:
         with _exclusive(cache_file):
@@ -94,24 +106,50 @@ def read_inventory(path: Path) -> list[File]:
     return files
 
 
-def _names(root: Path) -> Iterator[str]:
+def names_below(root: Path) -> Iterator[str]:
+    """Posix paths of what `scan` lists, in no order: regular files, and links to one inside `root`.
+
+    Folders, pipes, sockets and devices are not opened: a pipe would be waited for.
+    """
+    return (_text(name) for name, listed in _walk(root, lambda name: str(root / name)) if listed)
+
+
+def badly_named(shown: str) -> bool:
+    """Whether a listed name stands for one that is not UTF-8: no table can hold that, so the file is refused."""
+    return _OTHER_BYTES.search(shown) is not None
+
+
+def _walk(root: Path, say: Callable[[str], str]) -> Iterator[tuple[str, bool]]:
+    """Paths below `root` as the system has them; False for links that are not followed."""
     inside = root.resolve()
-    for folder, folders, files in os.walk(root, onerror=_unreadable):
-        folders.sort()
+
+    def unreadable(error: OSError) -> None:
+        folder = say(_text(Path(os.fsdecode(error.filename)).relative_to(root).as_posix()))
+        raise DataError(f"{folder}: expected a readable folder, found {error.strerror}") from None
+
+    for folder, folders, files in os.walk(root, onerror=unreadable):
         for name in [*folders, *files]:
             path = Path(folder, name)
-            if path.is_symlink():
-                goal = path.resolve()
-                if not goal.is_relative_to(inside) or not goal.is_file():
-                    logger.warning("%s: a link out of the dataset, to a folder or to nothing: not followed", path)
-                    continue
-            elif name in folders or not path.is_file():
-                continue  # a folder, pipe or socket
-            if path.name not in IGNORED:
-                yield _utf8(path.relative_to(root).as_posix())
+            if path.is_symlink() and not _leads_inside(path, inside):
+                yield path.relative_to(root).as_posix(), False
+            elif name not in IGNORED and path.is_file():
+                yield path.relative_to(root).as_posix(), True
 
 
-def _hash(root: Path, name: str, known: list[Any] | None) -> _Hashed:
+def _text(name: str) -> str:
+    """A path as text: bytes that are not UTF-8 as `\\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _leads_inside(link: Path, root: Path) -> bool:
+    try:
+        goal = link.resolve(strict=True)
+    except (OSError, RuntimeError):  # to nothing, or in a circle
+        return False
+    return goal.is_relative_to(root) and goal.is_file()
+
+
+def _hash(root: Path, name: str, known: list[Any] | None, say: Callable[[str], str]) -> _Hashed:
     path = root / name
     try:
         for _ in range(ATTEMPTS):
@@ -119,30 +157,21 @@ def _hash(root: Path, name: str, known: list[Any] | None) -> _Hashed:
             before = path.stat()
             stamp = _stamp(before)
             if known is not None and known[:-1] == stamp:
-                return _Hashed(name, before.st_size, str(known[-1]), stamp, read=False)
+                return _Hashed(_text(name), before.st_size, str(known[-1]), stamp, read=False)
             digest = sha256_file(path)
             if _stamp(path.stat()) == stamp:
                 racy = max(before.st_mtime_ns, before.st_ctime_ns) > now - RACY_NS
-                return _Hashed(name, before.st_size, digest, None if racy else stamp, read=True)
+                return _Hashed(_text(name), before.st_size, digest, None if racy else stamp, read=True)
     except OSError as wrong:
-        raise DataError(f"{path}: expected a readable file, found {wrong.strerror}. Check its permissions") from wrong
-    raise DataError(f"{path}: expected a file at rest, found one that is being written. Wait and run again")
+        # without its cause, which names the file as it is
+        msg = f"{say(_text(name))}: expected a readable file, found {wrong.strerror}. Check its permissions"
+        raise DataError(msg) from None
+    msg = f"{say(_text(name))}: expected a file at rest, found one that is being written. Wait and run again"
+    raise DataError(msg)
 
 
 def _stamp(found: os.stat_result) -> list[int]:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-
-
-def _utf8(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError as wrong:
-        raise DataError(f"{name!r}: expected a file name in UTF-8, found other bytes. Rename the file") from wrong
-    return name
-
-
-def _unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename}: expected a readable folder, found {error.strerror}") from error
 
 
 def _read_cache(cache_file: Path) -> dict[str, dict[str, list[Any]]]:

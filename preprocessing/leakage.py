@@ -8,7 +8,7 @@ the black slice at the end of a scan, is no evidence.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +75,40 @@ def leakage(versions: dict[str, Version]) -> dict[str, Any]:
     return {"ok": not matrix, "datasets": sorted(versions), "matrix": matrix, "examples": shown}
 
 
+def row_of(found: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """A dataset's row and column of the matrix that `leakage` found.
+
+    Returns {"ok", "said": a sentence, "rows": [{"with", "out", "in"}]} with a row for every dataset, itself first:
+    `out` counts by kind what this dataset trains on (or chooses by) and the other holds out, `in` the reverse;
+    empty where there is nothing.
+    """
+    cells: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for one in found["matrix"]:
+        cells[one["train"], one["held_out"]].update({kind: one[kind] for kind in KINDS})
+    others = [name for name in found["datasets"] if name != dataset]
+    rows = [
+        {"with": name, "out": _told(cells[dataset, name]), "in": _told(cells[name, dataset])}
+        for name in (dataset, *others)
+    ]
+    crossed = [row["with"] for row in rows if row["out"] or row["in"]]
+    beside = f"the {len(others)} other datasets" if len(others) != 1 else "the other dataset"
+    said = f"No patient, picture or volume on both sides of a split, within this dataset or with {beside} beside it."
+    if crossed:
+        said = f"Shared across splits with {', '.join(crossed)}: training refuses such data."
+    return {"ok": not crossed, "said": said, "rows": rows}
+
+
+def _told(counts: Counter[str]) -> str:
+    return ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
+
+
 def refuse(found: dict[str, Any]) -> None:
     """DataError for the result of `leakage` where it found a crossing: such data must train nothing."""
     if found["ok"]:
         return
     lines = []
     for one in found["matrix"][:5]:
-        counts = ", ".join(f"{one[kind]} {kind}" for kind in KINDS if one[kind])
+        counts = _told(Counter({kind: one[kind] for kind in KINDS}))
         lines.append(f"{one['train']} ({one['part']}) and {one['held_out']} ({one['split']}) share {counts}")
     samples = " and ".join(found["examples"][0]["samples"]) if found["examples"] else ""
     more = f"; and {len(found['matrix']) - 5} more" if len(found["matrix"]) > 5 else ""

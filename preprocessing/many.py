@@ -10,9 +10,10 @@ from pathlib import Path
 
 from infra.errors import CaseError
 from infra.storage import sha256_file
-from preprocessing.cards import Coco, DatasetCard, LabelRule, RawCase, Sprites
+from preprocessing.cards import ABOUT_MANY, DatasetCard, LabelRule, RawCase, RunLengths, Sprites
 from preprocessing.pairing import clean_id, group_of
 from preprocessing.readers.coco import match_images, read_coco
+from preprocessing.readers.runs import read_runs
 from preprocessing.readers.sprites import read_sprites, there
 from preprocessing.readers.stacks import stack_length
 
@@ -26,7 +27,7 @@ def expand(cases: list[RawCase], card: DatasetCard, root: Path) -> Iterator[RawC
     """
     by_files: dict[tuple[str, ...], list[RawCase]] = defaultdict(list)
     for case in cases:
-        if isinstance(case.rule or card.labels, Coco | Sprites) and case.labels:
+        if isinstance(case.rule or card.labels, ABOUT_MANY) and case.labels:
             by_files[case.labels].append(case)
         elif case.layout is not None and case.layout.stacked and case.images:
             yield from _unstacked(case, card, root)
@@ -39,7 +40,7 @@ def expand(cases: list[RawCase], card: DatasetCard, root: Path) -> Iterator[RawC
 
 def shares_files(case: RawCase, card: DatasetCard) -> bool:
     """Whether other cases read the same files."""
-    return case.index is not None or isinstance(case.rule or card.labels, Coco | Sprites)
+    return case.index is not None or isinstance(case.rule or card.labels, ABOUT_MANY)
 
 
 def digest_of_shared(path: Path) -> str:
@@ -70,6 +71,8 @@ def _unstacked(case: RawCase, card: DatasetCard, root: Path) -> Iterator[RawCase
 
 def _named_in(path: Path, rule: LabelRule) -> list[str]:
     """The images that a file is about."""
+    if isinstance(rule, RunLengths):
+        return list(read_runs(path, rule))
     return list(read_sprites(path, rule) if isinstance(rule, Sprites) else read_coco(path))
 
 

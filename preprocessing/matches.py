@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from preprocessing.cards import Coco, DatasetCard, RawCase, Sprites
+from preprocessing.cards import ABOUT_MANY, DatasetCard, RawCase
 from preprocessing.expressions import Expression, compiled
 from preprocessing.pairing import why_not_data
 
@@ -93,7 +93,7 @@ def _expressions(card: DatasetCard) -> Iterator[tuple[int, str, str]]:
     """(number of the layout, role, expression), in the order in which files are tried."""
     for number, layout in enumerate(card.layouts):
         listed = [("image", layout.image), ("label", layout.label), ("beside", layout.beside)]
-        if isinstance(layout.labels or card.labels, Coco | Sprites):
+        if isinstance(layout.labels or card.labels, ABOUT_MANY):
             listed = [listed[1], listed[0]]
         listed += [(f"reading {name}", text) for name, text in layout.readings.items()]
         yield from ((number, role, text) for role, text in listed if text)

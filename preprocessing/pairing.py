@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.errors import DataError
-from preprocessing.cards import Coco, DatasetCard, Layout, RawCase, SplitHint, Sprites
+from preprocessing.cards import ABOUT_MANY, DatasetCard, Layout, RawCase, SplitHint
 from preprocessing.expressions import Expression, compiled
+from preprocessing.inventory import badly_named, names_below
 
 # What unpackers and desktops leave behind, and what every dataset may carry beside its data.
 COMMON_NOT_DATA = {
@@ -36,23 +38,12 @@ class _Found:
 def files_below(root: Path) -> list[str]:
     """Every file below `root`, relative, posix, sorted; DataError where the folder is missing.
 
-    As in the inventory, a link counts where it leads to a file inside `root`: nothing else is read through it.
+    The same files as in the inventory: see `preprocessing.inventory.scan`.
     """
     if not root.is_dir():
         msg = f"the dataset's folder is missing: expected a folder at {root}"
         raise DataError(msg)
-    found, inside = [], root.resolve()
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        prefix = Path(folder).relative_to(root).as_posix()
-        for name in names:
-            path = Path(folder, name)
-            if path.is_symlink():
-                goal = path.resolve()
-                if not goal.is_relative_to(inside) or not goal.is_file():
-                    continue
-            found.append(name if prefix == "." else f"{prefix}/{name}")
-    return sorted(found)
+    return sorted(names_below(root))
 
 
 def find_cases(card: DatasetCard, root: Path) -> Iterator[RawCase]:
@@ -76,10 +67,10 @@ def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:
     patterns = [(layout, _compiled(layout)) for layout in card.layouts]
     excluded = [compiled(pattern) for pattern in {**card.not_data, **COMMON_NOT_DATA}]
     for file in files:
-        if any(pattern.fullmatch(file) for pattern in excluded):
+        if badly_named(file) or any(pattern.fullmatch(file) for pattern in excluded):
             continue
         for number, (layout, expressions) in enumerate(patterns):
-            if isinstance(layout.labels or card.labels, Coco | Sprites) and layout.label:
+            if isinstance(layout.labels or card.labels, ABOUT_MANY) and layout.label:
                 match = compiled(layout.label).fullmatch(file)
                 if match is not None:
                     shared.setdefault((number, match.groupdict().get("set") or ""), []).append(file)
@@ -91,13 +82,19 @@ def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:
         members = [item for item in found.values() if item.layout is layout and item.set == name]
         for item in members or [found.setdefault(listed[0], _Found(layout))]:
             item.labels += listed
-    cases = [_case(card, key, item) for key, item in found.items()]
-    names = [case.case_id for case in cases]
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        msg = f"{card.name}: the card's expressions give several cases one name: {', '.join(twice[:3])}"
-        raise DataError(msg)
+    named: dict[str, list[tuple[str, RawCase]]] = {}
+    for key, item in found.items():
+        case = _case(card, key, item)
+        named.setdefault(case.case_id, []).append((key, case))
+    cases = [case for same in named.values() for case in _told_apart(same)]
     return sorted(cases, key=lambda case: case.case_id)
+
+
+def _told_apart(same: list[tuple[str, RawCase]]) -> Iterator[RawCase]:
+    """Cases whose names differ in signs alone that an id does not keep ("a b", "a_b"): ids of their own, one group."""
+    for key, case in same:
+        digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+        yield case if len(same) == 1 else replace(case, case_id=f"{case.case_id}-{digest}")
 
 
 def one_case_an_image(cases: Iterable[RawCase]) -> Iterator[RawCase]:
@@ -123,8 +120,8 @@ def one_case_a_label(cases: Iterable[RawCase]) -> Iterator[RawCase]:
 
 
 def clean_id(text: str) -> str:
-    """A case id that is safe in paths and keys: letters, digits, dot, dash, underscore."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")
+    """A case id that is safe in paths and keys: letters and digits of any script, dot, dash, underscore."""
+    return re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("_")
 
 
 def group_of(card: DatasetCard, case_id: str) -> str:
@@ -160,7 +157,9 @@ def _claim(
         named = match.groupdict()
         group = named.get("group") or ""
         within = named.get("within") or group  # patient 1's image 1 is not patient 2's
-        item = found.setdefault(f"{within}/{match['case']}" if within else match["case"], _Found(layout, group=group))
+        key = f"{within}/{match['case']}" if within else match["case"]
+        # an archive packed on a Mac spells an accented letter as two, and the next one as one
+        item = found.setdefault(unicodedata.normalize("NFC", key), _Found(layout, group=group))
         if name != "image" and named.get("part"):
             item.parts[file] = named["part"].lower()
         item.set = named.get("set") or item.set

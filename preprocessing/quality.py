@@ -1,11 +1,11 @@
 """Account for every file of a source: used, quarantined, or listed as no data.
 
 The rules that refuse a case, by `reason`: unreadable, too_large, dimensions, spacing, affine_conflict, shear,
-image_kind, contour_type, contour_plane, burned_in_text, pages, channels, intensity, unknown_label,
+image_kind, blank, contour_type, contour_plane, burned_in_text, pages, channels, intensity, unknown_label,
 polygon, outline, variable, resolution, sides, empty_label,
 label_kind, mask_size, mask_grid, segmentation_type, unknown_slice, series, missing_slice, duplicate_slice,
 image_missing, label_missing, image_count; when all cases are known, duplicate; for cases with a tombstone,
-withdrawn; and for files that belong to no case, not_on_card.
+withdrawn; and for files that belong to no case, not_on_card and file_name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from infra.errors import DataError
 from preprocessing.cards import DatasetCard, RawCase
+from preprocessing.inventory import badly_named
 from preprocessing.pairing import why_not_data
 
 
@@ -73,6 +74,10 @@ def check_sum(card: DatasetCard, what: str, found: int, parts: dict[str, int]) -
 
 def unclaimed_row(shown: str) -> dict[str, str]:
     """The quarantine row of a file that no expression of the card names; it counts as a case of its own."""
+    if badly_named(shown):
+        reason = "file_name"
+        said = {"expected": "a file name in UTF-8", "found": "other bytes, which stand here as \\x and two digits"}
+        return {"case_id": f"file:{shown}", "file": shown, "reason": reason, **said}
     return {
         "case_id": f"file:{shown}",
         "file": shown,

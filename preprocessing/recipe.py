@@ -19,8 +19,8 @@ _ROW_CODE = (
 )  # fmt: skip
 _BUILD_CODE = (
     "build.py", "card_figures.py", "card_page.py", "card_pictures.py", "case_cache.py", "dedup.py", "fingerprint.py",
-    "hashes.py", "near.py", "ontology.py", "quality.py", "recipe.py", "shards.py", "splits.py", "withdrawn.py",
-    "templates/card.html",
+    "hashes.py", "near.py", "ontology.py", "quality.py", "recipe.py", "shards.py", "splits.py", "steps/*.py",
+    "withdrawn.py", "templates/card*.html",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,28 @@ class Sprites:
 
 
 @dataclass(frozen=True)
+class RunLengths:
+    """Masks as run lengths in a CSV for many pictures: a row an object, `start length start length …` of marked pixels.
+
+    The layout's label expression names the table; a picture belongs to it as to a `Coco` file, by the text of the
+    column `image` and `ending` (tables often name pictures without theirs). `names`: text of the column `label` in
+    lower case -> concept; without such a column every row is of the class "". A row whose runs are empty or -1
+    says that there is nothing. `counting`: starts from the first pixel, which is 1 ("absolute", most of Kaggle), or
+    from the end of the run before, 0 and on ("relative", SIIM-ACR). `order`: which pixels are neighbours, those
+    below each other ("columns") or side by side ("rows"). With `instances="values"` every row is one instance.
+    """
+
+    names: Mapping[str, str]
+    ignore: tuple[str, ...] = ()
+    image: str = "ImageId"
+    ending: str = ""
+    runs: str = "EncodedPixels"
+    label: str = ""
+    counting: Literal["absolute", "relative"] = "absolute"
+    order: Literal["columns", "rows"] = "columns"
+
+
+@dataclass(frozen=True)
 class Segments:
     """A DICOM-SEG: segment label in lower case -> concept. Labels in neither list are unknown.
 
@@ -160,8 +183,9 @@ class InstanceIds:
 
 LabelRule = (
     ByValue | ByColour | Binary | Outline | ByFile | ByChannel | InstanceIds
-    | Polygons | Coco | Sprites | Segments | Contours
+    | Polygons | Coco | Sprites | RunLengths | Segments | Contours
 )  # fmt: skip
+ABOUT_MANY = (Coco, Sprites, RunLengths)  # a label file of these is about many images, and names them
 RULES: dict[str, type] = {rule.__name__: rule for rule in LabelRule.__args__}
 
 
@@ -174,7 +198,7 @@ def concepts_of(rule: LabelRule) -> tuple[str, ...]:
             return tuple(concept for _, concept in rule.colours)
         case ByChannel():
             return tuple(rule.channels.values())
-        case Segments() | Contours() | ByFile() | Polygons() | Coco() | Sprites():
+        case Segments() | Contours() | ByFile() | Polygons() | Coco() | Sprites() | RunLengths():
             return tuple(rule.names.values())
         case Binary() | InstanceIds() | Outline():
             return (rule.concept,)

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from infra.errors import DataError
 
-_BLOCK = 4096  # rows that are compared at once where the two sides may be out of step
+# Rows that are compared at once: few after a step out of step, where the next may be near, then more and more.
+_LEAST, _MOST = 256, 65_536
 _FEW = 2000  # steps out of step in a window before a hash look-up is the faster way
 
 
@@ -51,26 +51,17 @@ class Window:
             pa.chunked_array([part for one in self.common for part in _part(right, one.right, one.length)], kind),
         )
 
-    def place(self, index: int) -> tuple[int, int]:
-        """Row numbers of the `index`-th common row, of each side."""
-        for one in self.common:
-            if index < one.length:
-                return one.left + index, one.right + index
-            index -= one.length
-        msg = "no such common row"
-        raise IndexError(msg)
-
 
 def windows(
     left: Path | pa.Table, right: Path | pa.Table, key: str, columns: list[str], repeated: tuple[str, ...] = ()
 ) -> Iterator[Window]:
     """Walk two tables sorted by `key`, each key there once; DataError where a side is not so.
 
-    Each side is a Parquet file, read a row group at a time, or a table. Of a file, columns `_group` and `_row`
-    say where a row lies, and columns of few values (`repeated`) come as dictionaries, which read faster.
+    Each side is a Parquet file, of which `columns` are read a row group at a time, or a table. Columns of few
+    values (`repeated`) of a file come as dictionaries, which read faster.
     """
     with ThreadPoolExecutor(2) as pool:
-        sides = [_Side(one, key, _groups(one, columns, repeated, pool)) for one in (left, right)]
+        sides = [_Side(_groups(one, key, columns, repeated, pool), key, _name(one)) for one in (left, right)]
         while any(side.rows.num_rows for side in sides):
             bounds = [side.last for side in sides if side.rows.num_rows]
             bound = min(bounds)
@@ -81,17 +72,15 @@ def windows(
 class _Side:
     """The rows of one table that have not been given out."""
 
-    def __init__(self, source: Path | pa.Table, key: str, parts: Iterator[pa.Table]) -> None:
+    def __init__(self, parts: Iterator[pa.Table], key: str, name: str) -> None:
         self._key = key
-        self._name = source.name if isinstance(source, Path) else "the table"
+        self._name = name
         self._parts = parts
         self.rows: pa.Table = next(self._parts)
-        self._previous = ""
-        self._check()
 
     @property
     def last(self) -> str:
-        return str(self.rows.column(self._key)[-1].as_py())
+        return self._key_at(self.rows, -1)
 
     def take(self, bound: str) -> pa.Table:
         """Give out the rows up to and with `bound`; read on where none stay."""
@@ -105,48 +94,57 @@ class _Side:
                 high = middle
         given = self.rows.slice(0, low)
         self.rows = self.rows.slice(low)
-        if not self.rows.num_rows:
-            if given.num_rows:
-                self._previous = str(given.column(self._key)[-1].as_py())
-            self.rows = next(self._parts, self.rows)
-            self._check()
+        if given.num_rows and not self.rows.num_rows:
+            self._read_on(self._key_at(given, -1))
         return given
 
-    def _check(self) -> None:
-        if not self.rows.num_rows:
-            return
-        keys = _one_chunk(self.rows.column(self._key))
-        rising = pc.all(pc.less(keys.slice(0, len(keys) - 1), keys.slice(1))).as_py()
-        if not (rising or len(keys) == 1) or keys[0].as_py() <= self._previous:
-            msg = f"{self._name}: expected rows sorted by {self._key}, each once, as a build writes them, found others"
-            raise DataError(msg)
+    def _read_on(self, previous: str) -> None:
+        self.rows = next(self._parts, self.rows)
+        if self.rows.num_rows and self._key_at(self.rows, 0) <= previous:
+            raise _out_of_order(self._name, self._key)
+
+    def _key_at(self, rows: pa.Table, place: int) -> str:
+        return str(rows.column(self._key)[place].as_py())
 
 
 def _groups(
-    source: Path | pa.Table, columns: list[str], repeated: tuple[str, ...], pool: ThreadPoolExecutor
+    source: Path | pa.Table, key: str, columns: list[str], repeated: tuple[str, ...], pool: ThreadPoolExecutor
 ) -> Iterator[pa.Table]:
-    """Row groups one after the other, the next one being read meanwhile; at least one table, be it empty."""
+    """Row groups that have rows, each in order, the next one being read meanwhile; an empty table where none has."""
     if not isinstance(source, Path):
-        yield source.combine_chunks()
+        yield _in_order(source.combine_chunks(), key, _name(source))
         return
     with pq.ParquetFile(source, memory_map=True, read_dictionary=list(repeated)) as file:
 
         def read(group: int) -> pa.Table:
-            table = file.read_row_group(group, columns=columns).combine_chunks()
-            count = table.num_rows
-            table = table.append_column("_group", pa.repeat(pa.scalar(group, pa.int32()), count))
-            return table.append_column("_row", pa.array(np.arange(count, dtype=np.int32)))
+            return _in_order(file.read_row_group(group, columns=columns).combine_chunks(), key, _name(source))
 
-        count = file.num_row_groups
-        if not count:
+        groups = [group for group in range(file.num_row_groups) if file.metadata.row_group(group).num_rows]
+        if not groups:
             yield file.read(columns=columns)
             return
-        ahead: Future[pa.Table] = pool.submit(read, 0)
-        for group in range(count):
+        ahead: Future[pa.Table] = pool.submit(read, groups[0])
+        for following in [*groups[1:], None]:
             table = ahead.result()
-            if group + 1 < count:
-                ahead = pool.submit(read, group + 1)
+            if following is not None:
+                ahead = pool.submit(read, following)
             yield table
+
+
+def _in_order(rows: pa.Table, key: str, name: str) -> pa.Table:
+    """The same rows; DataError where a key is not above the one before."""
+    keys = _one_chunk(rows.column(key))
+    if len(keys) > 1 and not pc.all(pc.less(keys.slice(0, len(keys) - 1), keys.slice(1))).as_py():
+        raise _out_of_order(name, key)
+    return rows
+
+
+def _out_of_order(name: str, key: str) -> DataError:
+    return DataError(f"{name}: expected rows sorted by {key}, each once, as a build writes them, found others")
+
+
+def _name(source: Path | pa.Table) -> str:
+    return source.name if isinstance(source, Path) else "the table"
 
 
 def _window(left: pa.Table, right: pa.Table, key: str) -> Window:
@@ -168,13 +166,13 @@ def _align(left: pa.Array, right: pa.Array) -> tuple[list[Segment], list[int], l
     only_left: list[int] = []
     only_right: list[int] = []
     i = j = 0
+    block = _MOST
     while i < len(left) and j < len(right):
         if len(only_left) + len(only_right) > _FEW:
             return _look_up(left, right)
-        length = min(_BLOCK, len(left) - i, len(right) - j)
-        equal = pc.equal(left.slice(i, length), right.slice(j, length))
-        run = pc.index(equal, False).as_py()
-        run = length if run < 0 else run
+        length = min(block, len(left) - i, len(right) - j)
+        run = _equal_at_first(left.slice(i, length), right.slice(j, length))
+        block = min(2 * block, _MOST) if run == length else _LEAST
         if run:
             if common and (common[-1].left + common[-1].length, common[-1].right + common[-1].length) == (i, j):
                 common[-1] = Segment(common[-1].left, common[-1].right, common[-1].length + run)
@@ -190,6 +188,13 @@ def _align(left: pa.Array, right: pa.Array) -> tuple[list[Segment], list[int], l
     only_left += range(i, len(left))
     only_right += range(j, len(right))
     return common, only_left, only_right
+
+
+def _equal_at_first(left: pa.Array, right: pa.Array) -> int:
+    """How many values are equal before the first that differ."""
+    if left.equals(right):
+        return len(left)
+    return int(pc.index(pc.equal(left, right), False).as_py())
 
 
 def _look_up(left: pa.Array, right: pa.Array) -> tuple[list[Segment], list[int], list[int]]:

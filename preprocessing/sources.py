@@ -17,6 +17,7 @@ import httpx
 
 from infra.errors import SegfoundryError, UsageError
 from infra.remote import is_remote, list_folders, needs_network, sync_folder
+from infra.secrets import without_secrets
 from infra.storage import write_json
 from preprocessing.cards import DatasetCard, Official
 from preprocessing.download import Timeouts, download, unpack
@@ -114,7 +115,8 @@ def _in_remote_mirror(name: str, mirror: str, downloads: Path, offline: bool, ma
         # a copy counts once its last file has come: the mark is written after the sync
         if _complete(cache / name).is_file():
             return Located(name, "mirror", cache / name, "offline: the local copy of the mirror is used")
-        return Located(name, "missing", None, f"offline: {mirror} is not asked and no local copy is complete")
+        said = f"offline: {without_secrets(mirror)} is not asked and no local copy is complete"
+        return Located(name, "missing", None, said)
     folder = _match(name, _listings.get(mirror, lambda: list_folders(mirror)), mirror)
     if folder is None:
         return Located(name, "missing", None, f"the mirror has no folder {name}")
@@ -123,7 +125,8 @@ def _in_remote_mirror(name: str, mirror: str, downloads: Path, offline: bool, ma
     if not done.files:
         return Located(name, "missing", None, f"the mirror's folder {folder} is empty")
     _complete(cache / name).touch()
-    said = f"found in the mirror {mirror}: {done.copied} of {done.files} files copied ({_size(done.bytes)})"
+    copied = f"{done.copied} of {done.files} files copied ({_size(done.bytes)})"
+    said = f"found in the mirror {without_secrets(mirror)}: {copied}"
     return Located(name, "mirror", cache / name, said)
 
 

@@ -18,7 +18,7 @@ from preprocessing import ontology
 from preprocessing.cards import DatasetCard, Layout
 from preprocessing.expressions import MAX_LENGTH, compiled
 from preprocessing.patterns import Pattern, PatternError, ahead, translate
-from preprocessing.rules import Coco, Contours, Segments, Sprites
+from preprocessing.rules import ABOUT_MANY, Contours, Segments
 from preprocessing.typed_yaml import BAD, Converter, Part, Reader
 from preprocessing.yaml_text import MappingNode, Node, ScalarNode, SequenceNode, compose
 
@@ -207,7 +207,7 @@ def _nameless(card: DatasetCard) -> Iterator[str]:
     if any(isinstance(layout.labels or card.labels, Segments | Contours) for layout in card.layouts):
         return
     for layout in card.layouts:
-        inside = isinstance(layout.labels or card.labels, Coco | Sprites)
+        inside = isinstance(layout.labels or card.labels, ABOUT_MANY)
         listed = [layout.image, "" if inside else layout.label, layout.beside, *layout.readings.values()]
         yield from (text for text in listed if text and "case" not in compiled(text).fields)
 

@@ -8,23 +8,40 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preprocessing.schema import rle
+from infra.errors import DataError
+from preprocessing.schema import pixels, rle
 
 Pixels = NDArray[np.uint8]
+_PILLOW = (b"\x89PNG", b"\xff\xd8")  # PNG and JPEG, which Pillow decodes without a detour over an array
 
 
 def decode_image(payload: bytes, size: int | None = None) -> Pixels:
-    """Encoded pixels to (height, width, channels) uint8; resized to (size, size) with antialiasing."""
+    """Encoded pixels to (height, width, channels) uint8; resized to (size, size) with antialiasing.
+
+    DataError where the decoder of the payload's codec is not installed.
+    """
+    if payload.startswith(_PILLOW):
+        picture = _with_pillow(payload, size)
+        array = np.asarray(picture)
+    else:
+        try:
+            array = pixels.decode(payload)
+        except pixels.MissingCodecError as error:
+            raise DataError(str(error)) from error
+    if size is not None and array.shape[:2] != (size, size):
+        array = np.asarray(Image.fromarray(array).resize((size, size), Image.Resampling.BILINEAR))
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _with_pillow(payload: bytes, size: int | None) -> Image.Image:
     with Image.open(io.BytesIO(payload)) as image:
         if size is not None:
             image.draft(image.mode, (size, size))  # JPEG: decode at a reduced size that is still large enough
-            picture = image if image.mode in ("L", "RGB") else image.convert("RGB")
-            if picture.size != (size, size):
-                picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-            array = np.asarray(picture)
-        else:
-            array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    return array[..., None] if array.ndim == 2 else array
+        picture = image if image.mode in ("L", "RGB") else image.convert("RGB")
+        if size is not None and picture.size != (size, size):
+            return picture.resize((size, size), Image.Resampling.BILINEAR)
+        picture.load()
+        return picture
 
 
 def coverage(mask: NDArray[np.bool_], size: int) -> Pixels:

@@ -92,8 +92,8 @@ def _evaluate_batch(
         predictions = segmenter.decode(
             features, [concept for _, concept, _ in pairs], [number for number, _, _ in pairs], boxes, labels
         )
-        scores = concept_scores(predictions)
-        presences = presence_of(predictions)
+        scores = concept_scores(predictions, decision)
+        presences = presence_of(predictions, decision)
         queries = predictions.logits[-1].sigmoid() * presences.unsqueeze(1)
         for place, (number, concept, present) in enumerate(pairs):
             row, score, presence = batch[number], float(scores[place]), float(presences[place])
@@ -136,13 +136,15 @@ def threshold_rows(segmenter: Segmenter, shard: ShardFile, split: str, part: Par
         if not pairs:
             continue
         predictions = segmenter.decode(features, [pair[1] for pair in pairs], [pair[0] for pair in pairs])
-        presences = presence_of(predictions)
+        logits = predictions.presence[-1].float()
+        presences = logits.sigmoid()  # as the model says it: what `choose_decision` calibrates
         for place, (number, concept, present) in enumerate(pairs):
             row = batch[number]
             found: dict[str, Any] = {
                 "dataset": row["dataset"],
                 "present": present,
                 "presence": float(presences[place]),
+                "presence_logit": float(logits[place]),
             }
             if present:
                 truth = truth_of(row, concept)

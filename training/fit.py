@@ -19,16 +19,17 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
-from preprocessing import schema
 from training.module import Sam3Training
 from training.prepared import PreparedSamples, prepare_shard
+from training.prompting import Vocabulary
 from training.recipes import Recipe
-from training.sam3.checkpoint import load_weights
+from training.sam3.checkpoint import load_into
 from training.sam3.init import initialise
 from training.sam3.model import PromptableSam3
+from training.sam3.strict import LoadReport
 from training.sam3.tokenizer import PromptTokenizer
 from training.shard_samples import ShardSamples
-from training.spec import PROGRESS_FILE, WEIGHTS, FitSpec
+from training.spec import PROGRESS_FILE, FitSpec
 from training.store import ShardFile, ShardStore
 from training.stream import Batch, BatchStream
 
@@ -37,14 +38,17 @@ STREAM_STATE = "stream"  # key of a checkpoint
 _PROGRESS_SECONDS = 0.5
 
 
-def start_model(recipe: Recipe, start: str) -> PromptableSam3:
-    """The start checkpoint: a folder's weights, or `initialise` with the recipe's seed (the same on every rank)."""
+def start_model(recipe: Recipe, start: str, *, digest: bool = False) -> tuple[PromptableSam3, LoadReport | None]:
+    """The model before training, and the report of what was loaded.
+
+    Weights in any layout that `training.sam3.checkpoint` reads, or `initialise` with the recipe's seed (the same
+    on every rank), which has no report.
+    """
     model = PromptableSam3(Sam3Config(**recipe.sam3))
     if start:
-        load_weights(model, Path(start) / WEIGHTS)
-    else:
-        initialise(model, recipe.seed)
-    return model
+        return model, load_into(model, start, digest=digest)
+    initialise(model, recipe.seed)
+    return model, None
 
 
 def open_store(spec: FitSpec) -> ShardStore:
@@ -69,7 +73,13 @@ def open_samples(spec: FitSpec, split: str, store: ShardStore | None = None) -> 
     """All samples of a split, in an order that every rank shares."""
     store = store or open_store(spec)
     if spec.recipe.stream == "shards":
-        return ShardSamples(store, spec.datasets, split, buffer_bytes=spec.loader.buffer_bytes)
+        return ShardSamples(
+            store,
+            spec.datasets,
+            split,
+            buffer_bytes=spec.loader.buffer_bytes,
+            with_objects=spec.recipe.negative_share == 0,
+        )
     shards = {dataset: store.shards(dataset) for dataset in spec.datasets}
     return PreparedSamples(
         {name: [_prepared_folder(spec, store, shard, split) for shard in each] for name, each in shards.items()},
@@ -105,13 +115,9 @@ def _prepared_folder(spec: FitSpec, store: ShardStore, shard: ShardFile, split: 
     )
 
 
-def wording_of(data_root: Path, datasets: Iterable[str]) -> dict[str, list[str]]:
-    """Prompts of every concept of the datasets, the canonical one first."""
-    wording: dict[str, list[str]] = {}
-    for dataset in datasets:
-        for concept, entry in schema.read_concepts(data_root / dataset).items():
-            wording.setdefault(concept, list(entry["prompts"]))
-    return wording
+def wording_of(data_root: Path, datasets: Iterable[str]) -> Vocabulary:
+    """Prompts and kin of every concept of the datasets."""
+    return Vocabulary.of(data_root, datasets)
 
 
 class Place(lightning.Callback):
@@ -215,7 +221,8 @@ def fit(
     store = open_store(spec)
     prepare(spec, "train", rank, world_size, store)
     barrier()
-    module = module_class(recipe, start_model(recipe, spec.start))
+    model, _ = start_model(recipe, spec.start)
+    module = module_class(recipe, model)
     stream = open_stream(spec, "train", rank, world_size, store)
     if resume:
         stream.load_state_dict(torch.load(resume, weights_only=True, mmap=True)[STREAM_STATE])

@@ -24,7 +24,17 @@ from preprocessing.schema.licences import model_licence
 from training import recipes
 from training.failures import Losses, verdict
 from training.measure import THRESHOLD_SAMPLES, places, replaced_folder, run_evaluation, threshold_job
-from training.spec import CONFIG, START, TOKENIZER, WEIGHTS, FitSpec, RunSettings, choose_strategy, start_config
+from training.spec import (
+    CONFIG,
+    START,
+    TOKENIZER,
+    WEIGHTS,
+    FitSpec,
+    RunSettings,
+    choose_strategy,
+    start_config,
+    start_identity,
+)
 
 __all__ = ["run_evaluation", "run_training"]
 
@@ -57,16 +67,18 @@ def run_training(
         progress: called about twice a second with step, steps, loss, samples_per_s, eta_s.
     """
     recipe = recipes.resolve(params)
-    start = str(params.get("start") or "")
+    start, start_sha256 = str(params.get("start") or ""), ""
     if start:
+        start, start_sha256 = start_identity(start)
         config = start_config(start)
+        _need_fitting_start(start)
         recipe = replace(recipe, sam3=config["sam3"], image_size=config["image_size"])
     digests = {name: schema.read_dataset_file(data_root / name)["manifest_digest"] for name in datasets}
     _refuse_evaluation_only(data_root, datasets)
     _need_train_samples(data_root, datasets)
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
-    identity = {"recipe": asdict(recipe), "code": recipes.code_sha256(), "digests": digests, "start": start}
+    identity = {"recipe": asdict(recipe), "code": recipes.code_sha256(), "digests": digests, "start": start_sha256}
     final = run_dir / "final" / digest_of(identity)[:16]
     workers = int(params.get("workers", 1))
     run = RunSettings(
@@ -83,6 +95,13 @@ def run_training(
         with _watch(run_dir, progress):
             _train(spec, final, workers, int(params.get("min_workers") or workers))
     return _publish(spec, final, out, digests, workers)
+
+
+def _need_fitting_start(start: str) -> None:
+    """Weights that do not fit are the user's to mend: said here, not by workers that are started again and again."""
+    from training.sam3.checkpoint import open_checkpoint
+
+    open_checkpoint(start)
 
 
 def _need_train_samples(data_root: Path, datasets: list[str]) -> None:
@@ -241,12 +260,15 @@ def _write_final(spec: FitSpec, final: Path, result: Any, weights: Any) -> None:
     from training.sam3.tokenizer import PromptTokenizer
 
     final.mkdir(parents=True, exist_ok=True)
-    save_weights(final / START, start_model(spec.recipe, spec.start).state_dict())
+    begun, loaded = start_model(spec.recipe, spec.start, digest=True)
+    save_weights(final / START, begun.state_dict())
     save_weights(final / WEIGHTS, weights)
     PromptTokenizer.from_installed().save(final / TOKENIZER)
     write_text(final / "history.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in result.history))
     parameters = sum(parameter.numel() for parameter in result.module.model.parameters())
-    write_json(final / "done.json", {"parameters": parameters, "skipped_batches": result.module.skipped})
+    guard = result.module.guard
+    done = {"parameters": parameters, "skipped_batches": guard.skipped, "skipped": guard.records}
+    write_json(final / "done.json", {**done, "start": loaded.record() if loaded else None})
 
 
 @contextlib.contextmanager
@@ -298,7 +320,8 @@ def _publish(spec: FitSpec, final: Path, out: Path, digests: dict[str, str], wor
                 for place in places(Path(spec.data_root), spec.datasets, "val", THRESHOLD_SAMPLES)
             ]
             parts = sorted(ray_map(threshold_job, jobs), key=lambda item: item[0])
-            config[name] = decision_record(choose_decision([row for _, part in parts for row in part]))
+            rows = [row for _, part in parts for row in part]
+            config[name] = decision_record(choose_decision(rows, calibrate=spec.recipe.calibrate_presence))
         write_json(folder / CONFIG, config)
         record = {
             "recipe": asdict(spec.recipe),
@@ -307,6 +330,8 @@ def _publish(spec: FitSpec, final: Path, out: Path, digests: dict[str, str], wor
             "workers": workers,
             "parameters": done["parameters"],
             "skipped_batches": done["skipped_batches"],
+            "skipped": done["skipped"],
+            "start": done["start"],
             "datasets": digests,
             "licence": model_licence(schema.read_dataset_file(Path(spec.data_root) / name) for name in digests),
             "weights_sha256": sha256_file(folder / WEIGHTS),

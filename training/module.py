@@ -1,8 +1,8 @@
-"""The LightningModule: full fine-tuning of SAM3, with an exponential moving average of the weights."""
+"""The LightningModule: fine-tuning of SAM3, with an exponential moving average of the weights that are trained."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lightning
@@ -10,49 +10,71 @@ import torch
 from torch import Tensor, nn
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
+from training.guard import StepGuard
 from training.optimiser import make_optimiser
-from training.recipes import Recipe
+from training.recipes import FREEZABLE, Recipe
+from training.sam3.activation_checkpointing import checkpoint_activations
 from training.sam3.losses import LossWeights, criterion
 from training.sam3.model import PromptableSam3
+from training.schedule import rate_of
 from training.stream import Batch
 
 
 class Sam3Training(lightning.LightningModule):
-    """Trains every parameter of `model`; `average` holds the smoothed weights that are kept."""
+    """Trains `model` but for the parts that the recipe freezes; `average` holds the smoothed weights that are kept.
+
+    With `ema_decay` 0 there is no average: the weights themselves are kept.
+    """
 
     def __init__(self, recipe: Recipe, model: PromptableSam3 | None = None) -> None:
         super().__init__()
         self.recipe = recipe
         self.model = model if model is not None else PromptableSam3(Sam3Config(**recipe.sam3))
+        freeze_parts(self.model, recipe.freeze)
+        checkpoint_activations(self.model, recipe.checkpoint_parts)
+        if recipe.compile:
+            self.model.compile_stages()
         self.weights = LossWeights(**recipe.losses)
-        # buffers, not parameters: checkpointed with the module, seen by no optimiser and no DDP hook
+        # parameters that no optimiser and no DDP hook sees: checkpointed with the module
         self.average = nn.ParameterDict(
             {
                 _flat(name): nn.Parameter(value.detach().clone(), requires_grad=False)
-                for name, value in self.model.named_parameters()
+                for name, value in trained_parameters(self.model)
+                if recipe.ema_decay > 0
             }
         )
-        self.skipped = 0
-        self.terms: dict[str, float] = {}
+        self.guard = StepGuard(recipe.most_skips_in_a_row)
+        self._latest: dict[str, Tensor] = {}
+        self._averaged_step = 0
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
-        """Loss of one batch; a batch whose loss is not finite is skipped and counted."""
+    @property
+    def skipped(self) -> int:
+        """Steps left out because something was not finite."""
+        return self.guard.skipped
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The latest loss and its terms; reading waits for the device."""
+        return {name: float(value) for name, value in self._latest.items()}
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Loss of one batch; `configure_gradient_clipping` sees to it that only finite ones count."""
         images = self.model.encode_images(batch.pixel_values)
         text = self.model.encode_text(batch.input_ids)
         predictions = self.model.decode(
-            images, text, batch.image_of_prompt, batch.text_of_prompt, batch.boxes_cxcywh, batch.box_labels
+            images,
+            text,
+            batch.image_of_prompt,
+            batch.text_of_prompt,
+            batch.boxes_cxcywh,
+            batch.box_labels,
+            one_to_many=self.weights.one_to_many > 0,
         )
-        loss, terms = criterion(predictions, batch.targets, self.weights, self._normaliser(batch))
-        finite = torch.isfinite(loss)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # all ranks must agree, or the next all-reduce waits for ever
-            vote = finite.to(torch.int32)
-            torch.distributed.all_reduce(vote, op=torch.distributed.ReduceOp.MIN)
-            finite = vote > 0
-        if not bool(finite):
-            self.skipped += 1
-            loss = torch.nan_to_num(loss * 0.0, nan=0.0)
-        self.terms = {"loss": float(loss.detach()), **{name: float(value) for name, value in terms.items()}}
+        # matching and losses in fp32 whatever the rest is computed in
+        with torch.autocast(batch.pixel_values.device.type, enabled=False):
+            loss, terms = criterion(predictions, batch.targets, self.weights, self._normaliser(batch))
+        self.guard.watch(loss, terms, batch.sample_ids)
+        self._latest = {"loss": loss.detach(), **terms}
         return loss
 
     def _normaliser(self, batch: Batch) -> Tensor:
@@ -63,35 +85,72 @@ class Sam3Training(lightning.LightningModule):
             count = count / torch.distributed.get_world_size()
         return count.clamp(min=1.0)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by norm, or take the gradients of a step away that is not finite."""
+        if gradient_clip_algorithm not in (None, "norm"):
+            msg = f"gradients are clipped by norm, found gradient_clip_algorithm={gradient_clip_algorithm!r}"
+            raise ValueError(msg)
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.guard.clip_or_skip(
+            ((names.get(id(parameter), "?"), parameter) for parameter in parameters),
+            float(gradient_clip_val or 0.0),
+            self.global_step,
+        )
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Move the average towards the new weights; early on it follows closely."""
+        if not self.average or self.global_step == self._averaged_step:
+            return
+        self._averaged_step = self.global_step
+        if self.guard.last_skipped:
+            return
         decay = min(self.recipe.ema_decay, (1 + self.global_step) / (10 + self.global_step))
         with torch.no_grad():
-            names, values = zip(*self.model.named_parameters(), strict=True)
+            names, values = zip(*trained_parameters(self.model), strict=True)
             kept = [self.average[_flat(name)] for name in names]
             torch._foreach_lerp_(kept, list(values), 1 - decay)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """The recipe's optimiser, with warm-up and cosine by the step."""
-        recipe = self.recipe
-        optimizer = make_optimiser(self.model, recipe)
-        warmup = max(1, round(recipe.warmup * recipe.steps))
-
-        def rate(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            done = min(1.0, (step - warmup) / max(1, recipe.steps - warmup))
-            return recipe.final_rate + (1 - recipe.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        """The recipe's optimiser and schedule, by the step."""
+        optimizer = make_optimiser(self.model, self.recipe)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_of(self.recipe))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was left out, so that a resumed run still knows."""
+        checkpoint["guard"] = self.guard.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back; a checkpoint of before has nothing of it."""
+        if "guard" in checkpoint:
+            self.guard.restore(checkpoint["guard"])
 
     def averaged_state(self) -> dict[str, Tensor]:
         """State dict of `model` with the averaged weights in it."""
         state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        for name, _ in self.model.named_parameters():
-            state[name] = self.average[_flat(name)].detach().clone()
+        if self.average:
+            for name, _ in trained_parameters(self.model):
+                state[name] = self.average[_flat(name)].detach().clone()
         return state
+
+
+def freeze_parts(model: PromptableSam3, parts: Iterable[str]) -> None:
+    """Train no parameter of the named parts (`recipes.FREEZABLE`): they cost no gradient and no optimiser state."""
+    beginnings = tuple(beginning for part in parts for beginning in FREEZABLE[part])
+    for name, parameter in model.named_parameters():
+        if name.startswith(beginnings):
+            parameter.requires_grad_(False)
+
+
+def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and values of the parameters that are not frozen."""
+    return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
 
 
 def _flat(name: str) -> str:

@@ -7,6 +7,7 @@ it is worth several times as many steps of AdamW (docs/training.md has the figur
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,20 +16,34 @@ from torch import Tensor, nn
 
 from training.recipes import Recipe
 
-BETAS = (0.9, 0.98)
 MOMENTUM = 0.95
 _TABLES = ("embed", "reference_points", "presence_token")
 _FEWEST_ROWS = 5
+_BACKBONE = "vision_encoder.backbone."
+_LAYER = re.compile(r"vision_encoder\.backbone\.layers\.(\d+)\.")
+_STEM = ("vision_encoder.backbone.embeddings.", "vision_encoder.backbone.layer_norm.")
+_PARTS = {
+    _BACKBONE: "vision",
+    "vision_encoder.neck.": "neck",
+    "text_": "text",
+    "geometry_encoder.": "geometry",
+    "detr_encoder.": "encoder",
+    "mask_decoder.": "segmentation",
+    "dot_product_scoring.": "scoring",
+}
 
 Group = dict[str, Any]
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over every parameter of `model`, with its rates by part of the model."""
+    """The recipe's optimiser over the parameters of `model` that are not frozen, with its rates by part and depth."""
     matrices: dict[float, list[nn.Parameter]] = {}
     rest: dict[tuple[float, float], list[nn.Parameter]] = {}
+    layers = vision_layers(model)
     for name, parameter in model.named_parameters():
-        factor = _rate_factor(name, recipe)
+        if not parameter.requires_grad:
+            continue
+        factor = rate_factor(name, recipe, layers)
         if recipe.optimiser == "muon" and is_matrix(name, parameter):
             matrices.setdefault(factor, []).append(parameter)
         else:
@@ -39,7 +54,7 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         for (factor, decay), part in rest.items()
     ]
     if not matrices:
-        return torch.optim.AdamW(groups, betas=BETAS, foreach=True)
+        return torch.optim.AdamW(groups, betas=recipe.betas, foreach=True)
     return MuonAdamW(
         [
             {
@@ -50,6 +65,7 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             for factor, part in matrices.items()
         ],
         groups,
+        recipe.betas,
     )
 
 
@@ -65,10 +81,45 @@ def _is_table(name: str) -> bool:
     return any(part in name for part in _TABLES)
 
 
-def _rate_factor(name: str, recipe: Recipe) -> float:
-    if name.startswith("vision_encoder.backbone"):
-        return recipe.vision_rate
-    return recipe.text_rate if name.startswith("text_") else 1.0
+def part_of(name: str) -> str:
+    """The part of SAM3 that a parameter is of, by its name: what a recipe gives learning rates to."""
+    for prefix, part in _PARTS.items():
+        if name.startswith(prefix):
+            return part
+    return "decoder"
+
+
+def vision_layers(model: nn.Module) -> int:
+    """Number of transformer layers of the vision encoder; 0 for a module that has none."""
+    numbers = {int(found[1]) for name, _ in model.named_parameters() if (found := _LAYER.match(name))}
+    return max(numbers) + 1 if numbers else 0
+
+
+def vision_depth(name: str, layers: int) -> int:
+    """Where a parameter of the vision backbone stands: 0 embeddings, 1 to `layers` its layers.
+
+    Raises:
+        ValueError: a parameter that is neither. One that no rule finds would keep the full rate without a word, which
+            is how layer-wise decay by name is usually lost.
+    """
+    if found := _LAYER.match(name):
+        return int(found[1]) + 1
+    if name.startswith(_STEM):
+        return 0
+    msg = f"layer-wise decay: {name} is neither an embedding nor in one of the {layers} layers of the vision encoder"
+    raise ValueError(msg)
+
+
+def rate_factor(name: str, recipe: Recipe, layers: int) -> float:
+    """Factor on the recipe's learning rate for a parameter: of its part, and of its depth in the vision backbone.
+
+    Layer-wise decay as in BEiT (Bao et al., arXiv:2106.08254): `layer_decay` to the power of the layers that lie
+    between a parameter and the backbone's output, plus one. The neck is no layer of it.
+    """
+    factor: float = getattr(recipe, f"{part_of(name)}_rate", 1.0)
+    if recipe.layer_decay != 1.0 and name.startswith(_BACKBONE):
+        factor *= recipe.layer_decay ** (layers + 1 - vision_depth(name, layers))
+    return factor
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -78,9 +129,10 @@ class MuonAdamW(torch.optim.Optimizer):
         matrices: groups (`params`, `lr`, `weight_decay`) of parameters with two or more axes. Each is given to
             Muon as a two-axis view (rows, all else) of the same memory, since Muon takes nothing else.
         rest: groups for AdamW.
+        betas: decay of AdamW's two moments.
     """
 
-    def __init__(self, matrices: list[Group], rest: list[Group]) -> None:
+    def __init__(self, matrices: list[Group], rest: list[Group], betas: tuple[float, float]) -> None:
         super().__init__([*matrices, *rest], {})
         self._viewed = [
             [(parameter, nn.Parameter(parameter.detach().view(parameter.shape[0], -1))) for parameter in part["params"]]
@@ -95,7 +147,7 @@ class MuonAdamW(torch.optim.Optimizer):
             "muon": torch.optim.Muon(views, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"),
         }
         if rest:
-            self._inner["adamw"] = torch.optim.AdamW([dict(group) for group in rest], betas=BETAS, foreach=True)
+            self._inner["adamw"] = torch.optim.AdamW([dict(group) for group in rest], betas=betas, foreach=True)
 
     def _paired_groups(self) -> Iterator[tuple[Group, Group]]:
         inner = [group for optimiser in self._inner.values() for group in optimiser.param_groups]

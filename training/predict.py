@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,30 @@ from infra.errors import UsageError
 from infra.storage import read_json
 from training.decision import Decision
 from training.sam3.boxes import cxcywh_to_xyxy
-from training.sam3.checkpoint import load_model
+from training.sam3.checkpoint import load_checkpoint, load_model
 from training.sam3.model import ImageFeatures, Predictions, PromptableSam3
+from training.sam3.preprocess import official_pixel_values
+from training.sam3.source import image_size_of
 from training.sam3.tokenizer import PromptTokenizer
 from training.spec import CONFIG, START, TOKENIZER, WEIGHTS
 
+_OFFICIAL = Decision()  # neither calibrated nor with thresholds of its own
 
-def presence_of(predictions: Predictions) -> Tensor:
+
+def presence_of(predictions: Predictions, decision: Decision) -> Tensor:
     """(prompts,) probability that the concept is there at all, from the presence token: what a mask is gated by.
+
+    The decision's calibration is in it.
 
     SAM3 parts what is there from where it is: a query's score says how well its box fits, and stays low for
     objects that are hard to box, however certain it is that they are there.
     """
-    return predictions.presence[-1].float().sigmoid()
+    return (predictions.presence[-1].float() * decision.presence_scale + decision.presence_shift).sigmoid()
 
 
-def concept_scores(predictions: Predictions) -> Tensor:
+def concept_scores(predictions: Predictions, decision: Decision) -> Tensor:
     """(prompts,) SAM3's confidence: best query score times presence."""
-    return predictions.logits[-1].float().sigmoid().amax(dim=1) * presence_of(predictions)
+    return predictions.logits[-1].float().sigmoid().amax(dim=1) * presence_of(predictions, decision)
 
 
 def probability_map(logits: Tensor, height: int, width: int) -> NDArray[np.float32]:
@@ -41,6 +48,43 @@ def probability_map(logits: Tensor, height: int, width: int) -> NDArray[np.float
     resized = F.interpolate(logits.float()[None, None], (height, width), mode="bilinear", align_corners=False)
     result: NDArray[np.float32] = resized[0, 0].sigmoid().numpy()
     return result
+
+
+def on_grid(probability: NDArray[np.floating], height: int, width: int) -> NDArray[np.float32]:
+    """A map of probabilities (rows, columns) on the (height, width) grid, bilinear."""
+    stacked = torch.from_numpy(np.asarray(probability, dtype=np.float32))[None, None]
+    result: NDArray[np.float32] = F.interpolate(stacked, (height, width), mode="bilinear", align_corners=False)[
+        0, 0
+    ].numpy()
+    return result
+
+
+def query_scores(predictions: Predictions, decision: Decision = _OFFICIAL) -> Tensor:
+    """(prompts, queries) score of each query: of its box, times presence."""
+    return predictions.logits[-1].float().sigmoid() * presence_of(predictions, decision).unsqueeze(1)
+
+
+def boxes_in_pixels(predictions: Predictions, height: int, width: int) -> Tensor:
+    """(prompts, queries, 4) xyxy boxes in pixels of a (height, width) image, not clipped to it."""
+    return cxcywh_to_xyxy(predictions.boxes_cxcywh[-1].float()) * torch.tensor([width, height, width, height])
+
+
+def instances_of(
+    predictions: Predictions, prompt: int, height: int, width: int, threshold: float, decision: Decision = _OFFICIAL
+) -> list[dict[str, Any]]:
+    """Queries of a prompt whose score is above the threshold, in query order: `query`, `score`, `bbox_xyxy`, `mask`."""
+    scores = query_scores(predictions, decision)[prompt]
+    boxes = boxes_in_pixels(predictions, height, width)[prompt]
+    boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+    return [
+        {
+            "query": query,
+            "score": float(scores[query]),
+            "bbox_xyxy": [float(value) for value in boxes[query]],
+            "mask": probability_map(predictions.masks[prompt, query], height, width) > 0.5,
+        }
+        for query in torch.nonzero(scores > threshold).flatten().tolist()
+    ]
 
 
 def to_pixel_values(pixels: NDArray[np.uint8], size: int) -> Tensor:
@@ -57,8 +101,16 @@ def to_pixel_values(pixels: NDArray[np.uint8], size: int) -> Tensor:
 class Segmenter:
     """A loaded model folder (the engine that `config.json` names)."""
 
-    def __init__(self, model: PromptableSam3, tokenizer: PromptTokenizer, image_size: int, decision: Decision) -> None:
+    def __init__(
+        self,
+        model: PromptableSam3,
+        tokenizer: PromptTokenizer,
+        image_size: int,
+        decision: Decision,
+        pixel_values: Callable[[NDArray[np.uint8], int], Tensor] = to_pixel_values,
+    ) -> None:
         self.model, self.tokenizer, self.image_size, self.decision = model, tokenizer, image_size, decision
+        self._pixel_values = pixel_values
 
     @classmethod
     def load(cls, folder: Path, weights: str = WEIGHTS) -> Segmenter:
@@ -71,10 +123,17 @@ class Segmenter:
             Decision(**config.get("start_decision" if weights == START else "decision", {})),
         )
 
+    @classmethod
+    def of_checkpoint(cls, source: str | Path, image_size: int | None = None) -> Segmenter:
+        """Serve published weights as they are (any layout of `load_checkpoint`), with the official preprocessing."""
+        model, _ = load_checkpoint(source, image_size=image_size, digest=False)
+        size = image_size_of(model.config.to_dict())
+        return cls(model, PromptTokenizer.from_installed(), size, Decision(), official_pixel_values)
+
     @torch.inference_mode()
     def encode(self, images: list[NDArray[np.uint8]]) -> ImageFeatures:
         """Vision features of images of any size."""
-        return self.model.encode_images(torch.stack([to_pixel_values(image, self.image_size) for image in images]))
+        return self.model.encode_images(torch.stack([self._pixel_values(image, self.image_size) for image in images]))
 
     @torch.inference_mode()
     def decode(
@@ -112,23 +171,14 @@ class Segmenter:
             return []
         height, width = image_u8_hwc.shape[:2]
         predictions = self.decode(self.encode([image_u8_hwc]), prompts, [0] * len(prompts))
-        scores = concept_scores(predictions)
-        presences = presence_of(predictions)
-        query_scores = predictions.logits[-1].sigmoid() * presences.unsqueeze(1)
-        boxes = cxcywh_to_xyxy(predictions.boxes_cxcywh[-1]).clamp(0, 1) * torch.tensor([width, height, width, height])
+        scores = concept_scores(predictions, self.decision)
+        presences = presence_of(predictions, self.decision)
         results = []
         for number, prompt in enumerate(prompts):
             score = float(scores[number])
-            instances = []
-            for query in torch.nonzero(query_scores[number] > self.decision.instance_threshold).flatten().tolist():
-                mask = probability_map(predictions.masks[number, query], height, width) > 0.5
-                instances.append(
-                    {
-                        "score": float(query_scores[number, query]),
-                        "bbox_xyxy": [float(value) for value in boxes[number, query]],
-                        "mask": mask,
-                    }
-                )
+            instances = instances_of(
+                predictions, number, height, width, self.decision.instance_threshold, self.decision
+            )
             mask = probability_map(predictions.semantic[number], height, width) > self.decision.mask_threshold
             if float(presences[number]) < self.decision.presence_threshold:
                 mask = np.zeros_like(mask)

@@ -19,10 +19,12 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from infra.errors import DataError
 from infra.storage import digest_of
 from preprocessing.schema import rle
 from training.decode import Pixels, coverage, decode_image, instance_coverage
 from training.order import GlobalOrder, order_of
+from training.prompting import promptable
 from training.recipes import Recipe
 from training.store import ShardFile, ShardStore, check_shard, digest_of_shards, shards_of
 
@@ -174,19 +176,25 @@ class PreparedSamples:
                 self.sizes.append(len(self.entries) - before)
         self.digest = digest_of_shards(shards or [])
         self._order: GlobalOrder | None = None
+        self._asked: list[int] = []  # samples that can be asked for something, as the recipe asks
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def follow(self, recipe: Recipe) -> dict[str, Any]:
         """Take the recipe's order; return what decides it."""
-        self._order = order_of(self.sizes, recipe)
+        self._asked = promptable([entry for entry, _, _ in self.entries], recipe)
+        if not self._asked:
+            msg = "training: expected samples with a concept to ask for, found none in the train splits"
+            raise DataError(msg)
+        dataset_of = np.repeat(np.arange(len(self.sizes)), self.sizes)[self._asked]
+        self._order = order_of([int(size) for size in np.bincount(dataset_of) if size], recipe)
         return {"stream": "prepared", "seed": recipe.seed, "quota": digest_of(self._order.quota)[:16]}
 
     def at(self, position: int) -> PreparedSample:
         """The sample at a global position; `follow` comes first."""
         assert self._order is not None
-        return PreparedSample(self, self._order[position])
+        return PreparedSample(self, self._asked[self._order[position]])
 
     def image(self, index: int) -> Pixels:
         """(size, size, channels) uint8."""
@@ -208,6 +216,7 @@ class PreparedSample:
         self._samples, self._index = samples, index
         entry = samples.entries[index][0]
         self.sample_id: str = entry["sample_id"]
+        self.dataset: str = entry["dataset"]
         self.modality: str = entry["modality"]
         self.concepts: list[str] = sorted(entry["concepts"])
         self.absent: list[str] = sorted(entry["absent"])

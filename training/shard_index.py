@@ -34,18 +34,24 @@ class ShardIndex:
         return first + np.flatnonzero(np.unpackbits(bits))
 
 
-def index_split(store: ShardStore, dataset: str, split: str) -> ShardIndex:
-    """Index a split of a dataset version. DataError where its manifest and its record do not fit together."""
+def index_split(store: ShardStore, dataset: str, split: str, *, with_objects: bool = False) -> ShardIndex:
+    """Index a split of a dataset version, or of it the rows that have an object.
+
+    DataError where its manifest and its record do not fit together.
+    """
     folder = store.folder(dataset)
     shards = store.shards(dataset)
     rows = {name: int(entry["rows"]) for name, entry in schema.read_dataset_file(folder)["shards"].items()}
     numbers = {shard.path.name: number for number, shard in enumerate(shards)}
     chosen = [np.zeros(rows[shard.path.name], dtype=bool) for shard in shards]
     counted = 0
+    columns = ["shard", "row", "split", *(["objects"] if with_objects else [])]
     with pq.ParquetFile(folder / schema.MANIFEST_FILE) as manifest:
-        for batch in manifest.iter_batches(columns=["shard", "row", "split"]):
+        for batch in manifest.iter_batches(columns=columns):
             counted += batch.num_rows
             ours = batch.filter(pc.equal(batch.column("split"), split))
+            if with_objects:
+                ours = ours.filter(pc.greater(pc.list_value_length(ours.column("objects")), 0))
             names = ours.column("shard").dictionary_encode()
             at = ours.column("row").to_numpy()
             which = names.indices.to_numpy()

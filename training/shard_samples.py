@@ -30,7 +30,7 @@ from training.shard_index import ShardIndex, index_split
 from training.shard_order import BLOCK_ROWS, OPEN_SHARDS, ShardOrder
 from training.store import Prefetch, ShardStore, digest_of_shards
 
-_COLUMNS = ["sample_id", "modality", "split", "height", "width", "image", "objects", "absent"]
+_COLUMNS = ["sample_id", "dataset", "modality", "split", "height", "width", "image", "objects", "absent"]
 _FOOTERS = 256  # kept of shards, so that a block is one read
 
 
@@ -47,14 +47,20 @@ class ReadCount:
 class ShardSample:
     """One row of a shard; image and masks are decoded when asked for, at the sizes of the recipe."""
 
-    def __init__(self, row: dict[str, Any], payload: pa.Buffer, image_size: int, mask_size: int, most: int) -> None:
+    def __init__(self, row: dict[str, Any], payload: bytes, image_size: int, mask_size: int, most: int) -> None:
         self.sample_id: str = row["sample_id"]
+        self.dataset: str = row["dataset"]
         self.modality: str = row["modality"]
         self._objects = objects_by_concept(row)
         self.concepts: list[str] = sorted(self._objects)
         self.absent: list[str] = sorted(row["absent"])
         self._height, self._width, self._payload = row["height"], row["width"], payload
         self._image_size, self._mask_size, self._most = image_size, mask_size, most
+
+    @property
+    def payload_bytes(self) -> int:
+        """Size of the encoded picture."""
+        return len(self._payload)
 
     def image(self) -> Pixels:
         """(image size, image size, channels) uint8."""
@@ -79,10 +85,13 @@ class ShardSamples:
         datasets: their names.
         split: whose rows are read.
         buffer_bytes: encoded samples held at a time by a process, at most (but always one block).
+        with_objects: leave out samples without any object, where nothing absent is asked for.
     """
 
-    def __init__(self, store: ShardStore, datasets: list[str], split: str, *, buffer_bytes: int) -> None:
-        indexed = [index_split(store, name, split) for name in datasets]
+    def __init__(
+        self, store: ShardStore, datasets: list[str], split: str, *, buffer_bytes: int, with_objects: bool = False
+    ) -> None:
+        indexed = [index_split(store, name, split, with_objects=with_objects) for name in datasets]
         self.indexes: list[ShardIndex] = [index for index in indexed if index.block_samples.size]
         self.datasets = [index.dataset for index in self.indexes]
         self.sizes = [int(index.block_samples.sum()) for index in self.indexes]
@@ -139,7 +148,7 @@ class ShardSamples:
         with self._read.count.lock:
             self._read.count.samples += 1
         row = table.slice(number, 1)
-        payload = row.column("image").chunk(0)[0].as_buffer()
+        payload: bytes = row.column("image")[0].as_py()
         [values] = row.drop_columns(["image"]).to_pylist()
         return ShardSample(values, payload, recipe.image_size, recipe.mask_size, recipe.max_instances)
 

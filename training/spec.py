@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,15 +48,33 @@ class FitSpec:
     data_root: str  # folder of dataset versions, or its fsspec URL
     datasets: list[str]
     run_dir: str  # storage that all ranks share
-    start: str = ""  # model folder to start from; empty: our own initialisation
+    start: str = ""  # weights to start from (training/sam3/source.py); empty: our own initialisation
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
 
 def start_config(start: str) -> dict[str, Any]:
-    """`sam3` and `image_size` of a start folder's config.json."""
-    config: dict[str, Any] = json.loads((Path(start) / CONFIG).read_text(encoding="utf-8"))
-    return config
+    """`sam3` and `image_size` of the weights that `train.start` names.
+
+    From the config.json beside them; where an official checkpoint comes without one, from its shapes, and only then
+    is torch loaded.
+    """
+    from training.sam3.source import image_size_of, locate, read_config
+
+    sam3 = read_config(locate(start))
+    if sam3 is None:
+        from training.sam3.checkpoint import describe
+
+        sam3 = describe(start)
+    return {"sam3": sam3, "image_size": image_size_of(sam3)}
+
+
+def start_identity(start: str) -> tuple[str, str]:
+    """What `train.start` names, as every worker finds it (absolute where it is a path), and its SHA-256."""
+    from training.sam3.source import locate
+
+    located = locate(start)
+    return str(Path(start).resolve()) if Path(start).exists() else start, located.sha256()
 
 
 def choose_strategy(recipe: Recipe, wanted: str, world_size: int, device_bytes: int, parameters: int) -> str:

@@ -7,21 +7,21 @@ so a batch depends on the step alone: not on the worker that makes it, nor on wh
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from infra.errors import DataError
+from training.augment import Knobs, augment
 from training.decode import Pixels
 from training.order import positions_of
 from training.pipeline import in_order
+from training.prompting import Vocabulary, choose_concepts, choose_word, has_side, jittered
 from training.recipes import Recipe
 from training.sam3.boxes import boxes_of_masks, xyxy_to_cxcywh
 from training.sam3.losses import Targets
@@ -38,9 +38,6 @@ _MEANING = {
     "seed": "seed",
     "quota": "digest of how datasets are mixed and shuffled",
 }
-_SIDED = ("left", "right")
-# where a picture has no up and down, a quarter turn is as good a picture
-_NO_ORIENTATION = ("microscopy", "histopathology", "dermoscopy")
 
 
 @dataclass
@@ -69,6 +66,7 @@ class _Prompted:
     semantic: Tensor  # (prompts, size, size) 0..1
     instances: list[Tensor]  # per prompt (instances, mask size, mask size) 0..1
     boxed: list[bool]
+    box_noise: Tensor  # (prompts, MOST_PROMPT_BOXES, 4)
     sample_id: str
 
 
@@ -76,6 +74,7 @@ class Sample(Protocol):
     """One sample, at the recipe's sizes."""
 
     sample_id: str
+    dataset: str
     modality: str
     concepts: list[str]  # present, sorted
     absent: list[str]  # searched for and not there, sorted
@@ -109,7 +108,7 @@ class BatchStream(IterableDataset[Batch]):
     def __init__(
         self,
         samples: Samples,
-        wording: dict[str, list[str]],
+        wording: Vocabulary,
         recipe: Recipe,
         tokenizer: PromptTokenizer,
         *,
@@ -118,10 +117,11 @@ class BatchStream(IterableDataset[Batch]):
         first_step: int = 0,
         loader: LoaderSettings | None = None,
     ) -> None:
-        """`wording` gives each concept's prompts, the canonical one first."""
+        """`wording` gives each concept's prompts and kin."""
         super().__init__()
         self._samples, self._wording, self._recipe, self._tokenizer = samples, wording, recipe, tokenizer
         self._rank, self._world_size, self._first_step = rank, world_size, first_step
+        self._knobs = Knobs(**recipe.augment)
         self._loader = loader or LoaderSettings()
         self._identity = {**samples.follow(recipe), "data": samples.digest}
 
@@ -171,12 +171,8 @@ class BatchStream(IterableDataset[Batch]):
         recipe = self._recipe
         sample = self._samples.at(position)
         draw = np.random.default_rng([recipe.seed, 3, position])
-        present, absent = sample.concepts, sample.absent
-        # one true negative where there is one, so that "absent" is learned as often as "present"
-        negatives = 1 if absent and (not present or draw.random() < 0.7) else 0
-        chosen = [str(name) for name in draw.permutation(present)[: max(recipe.prompts_per_image - negatives, 0)]]
-        missing = max(recipe.prompts_per_image - len(chosen), 0) if not present else negatives
-        chosen += [str(name) for name in draw.permutation(absent)[:missing]]
+        present = sample.concepts
+        chosen = choose_concepts(present, sample.absent, self._wording, recipe, draw)
 
         pixels = torch.from_numpy(np.array(sample.image())).permute(2, 0, 1).float() / 255
         image = pixels.expand(3, -1, -1)
@@ -192,52 +188,21 @@ class BatchStream(IterableDataset[Batch]):
                 instances.append(torch.zeros(0, cells, cells))
         semantic = torch.stack(maps) if maps else torch.zeros(0, size, size)
         if recipe.augment:
-            image, semantic, instances = self._augment(image, semantic, instances, chosen, sample.modality, draw)
-        texts = [self._word(concept, draw) for concept in chosen]
+            image, semantic, instances = augment(
+                image,
+                semantic,
+                instances,
+                self._knobs,
+                modality=sample.modality,
+                sided=sample.dataset in self._wording.sided or any(has_side(concept) for concept in chosen),
+                draw=draw,
+            )
+        texts = [choose_word(sample.dataset, concept, self._wording, recipe, draw) for concept in chosen]
         boxed = [bool(draw.random() < recipe.box_prompt_share) for _ in chosen]
-        return _Prompted(image, texts, semantic, instances, boxed, sample.sample_id)
-
-    def _word(self, concept: str, draw: np.random.Generator) -> str:
-        words = self._wording.get(concept) or [concept]
-        if len(words) > 1 and draw.random() < self._recipe.synonym_share:
-            return words[int(draw.integers(1, len(words)))]
-        return words[0]
-
-    def _augment(
-        self,
-        image: Tensor,
-        semantic: Tensor,
-        instances: list[Tensor],
-        concepts: list[str],
-        modality: str,
-        draw: np.random.Generator,
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        knobs = self._recipe.augment
-        zoom = math.exp(draw.uniform(-knobs["zoom"], knobs["zoom"]))
-        angle = math.radians(draw.uniform(-knobs["rotate_degrees"], knobs["rotate_degrees"]))
-        free = any(word in modality.lower() for word in _NO_ORIENTATION)
-        if free:
-            angle += math.pi / 2 * int(draw.integers(4))
-        sided = any(word in _SIDED for concept in concepts for word in concept.split())
-        mirror = -1.0 if not sided and draw.random() < knobs["flip"] else 1.0
-        shift = draw.uniform(-knobs["shift"], knobs["shift"], 2)
-        cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
-        matrix = torch.tensor([[[cos * mirror, -sin, shift[0]], [sin * mirror, cos, shift[1]]]], dtype=torch.float32)
-
-        def warp(stack: Tensor) -> Tensor:
-            grid = F.affine_grid(matrix, [1, 1, *stack.shape[-2:]], align_corners=False)
-            return F.grid_sample(stack.unsqueeze(0), grid, align_corners=False).squeeze(0)
-
-        both = warp(torch.cat([image, semantic]))
-        image, semantic = both[:3], both[3:]
-        cells = torch.cat(instances) if instances else torch.zeros(0, 1, 1)
-        if len(cells):
-            counts = [len(part) for part in instances]
-            instances = list(torch.split(warp(cells), counts))
-        gain = 1 + draw.uniform(-knobs["contrast"], knobs["contrast"])
-        bias = draw.uniform(-knobs["brightness"], knobs["brightness"])
-        middle = image.mean()
-        return ((image - middle) * gain + middle + bias).clamp(0, 1), semantic, instances
+        noise = torch.zeros(len(chosen), MOST_PROMPT_BOXES, 4)
+        if recipe.box_jitter:
+            noise = torch.from_numpy(draw.standard_normal(noise.shape)).float() * recipe.box_jitter
+        return _Prompted(image, texts, semantic, instances, boxed, noise, sample.sample_id)
 
     def _collate(self, samples: list[_Prompted]) -> Batch:
         texts = sorted({text for sample in samples for text in sample.texts})
@@ -251,8 +216,8 @@ class BatchStream(IterableDataset[Batch]):
         prompt_boxes: list[Tensor] = []
         prompt_labels: list[Tensor] = []
         for number, sample in enumerate(samples):
-            for text, union, parts, boxed in zip(
-                sample.texts, sample.semantic, sample.instances, sample.boxed, strict=True
+            for text, union, parts, boxed, noise in zip(
+                sample.texts, sample.semantic, sample.instances, sample.boxed, sample.box_noise, strict=True
             ):
                 prompt = len(image_of)
                 image_of.append(number)
@@ -267,7 +232,7 @@ class BatchStream(IterableDataset[Batch]):
                 labels = torch.full((MOST_PROMPT_BOXES,), PADDING_LABEL)
                 if boxed and len(visible):
                     shown = around[:MOST_PROMPT_BOXES]
-                    given[: len(shown)] = shown
+                    given[: len(shown)] = jittered(shown, noise[: len(shown)]) if self._recipe.box_jitter else shown
                     labels[: len(shown)] = 1
                 prompt_boxes.append(given)
                 prompt_labels.append(labels)

@@ -12,9 +12,9 @@ from pathlib import Path
 from infra.errors import SegfoundryError, UsageError
 from infra.settings import load_settings
 from infra.storage import write_text
-from pipelines.bench import ingest, inputs, machine, manifests, page, remembered
+from pipelines.bench import codecs, ingest, inputs, machine, manifests, page, remembered
 
-PARTS = ("ingest", "remembered", "manifest")
+PARTS = ("ingest", "codecs", "remembered", "manifest")
 
 
 def main() -> None:
@@ -45,22 +45,29 @@ def _measure(options: argparse.Namespace) -> page.Figures:
     with tempfile.TemporaryDirectory(prefix="sf-bench-", dir=options.scratch) as folder:
         scratch = Path(folder)
         if "ingest" in parts:
-            mirror = load_settings().mirror
-            if not mirror:
-                msg = "SEGFOUNDRY_MIRROR is not set: ingest is measured on the sample datasets. Or say --only manifest"
-                raise UsageError(msg)
+            mirror = _mirror()
             if not options.peers.is_file():
                 msg = f"{options.peers}: expected the peers' interpreter, found none. `make bench` sets it up"
                 raise UsageError(msg)
             figures["machine"]["peers"] = machine.peer_versions(options.peers)
-            suites = inputs.suites(Path(mirror), scratch / "inputs", options.peers)
+            suites = inputs.suites(mirror, scratch / "inputs", options.peers)
             figures["ingest"] = ingest.measure(suites, options.peers, scratch, options.repetitions)
+        if "codecs" in parts:
+            figures["codecs"] = codecs.measure(_mirror(), scratch / "codecs", options.repetitions)
         if "remembered" in parts:
             figures["remembered"] = remembered.measure(scratch / "remembered")
         if "manifest" in parts:
             figures["manifest"] = manifests.measure(options.manifest_rows, scratch / "manifests", options.repetitions)
     figures["total_s"] = round(time.monotonic() - begun)
     return figures
+
+
+def _mirror() -> Path:
+    mirror = load_settings().mirror
+    if not mirror:
+        msg = "SEGFOUNDRY_MIRROR is not set: this is measured on the sample datasets. Or say --only manifest"
+        raise UsageError(msg)
+    return Path(mirror)
 
 
 if __name__ == "__main__":

@@ -173,21 +173,24 @@ def enlarged(mirror: Path, target: Path, peer_python: Path) -> Part:
     for folder in ("images", "labels"):
         (target / folder).mkdir(parents=True)
     jobs = []
+    # sequences of one patient share their label; in two splits they would be quarantined as duplicates
+    patients = list(dict.fromkeys(label for _, label, _ in LARGE))
     for number, (image, label, factor) in enumerate(LARGE):
+        case = f"patient{patients.index(label)}_{number}-0"
         jobs.append(
             {
                 "image": str(mirror / image),
                 "label": str(mirror / label),
                 "factor": factor,
                 "classes": len(_CONCEPTS),
-                "out_image": str(target / f"images/case{number}-0.nii.gz"),
-                "out_label": str(target / f"labels/case{number}-0.nii.gz"),
+                "out_image": str(target / f"images/{case}.nii.gz"),
+                "out_label": str(target / f"labels/{case}.nii.gz"),
             }
         )
     script = Path(__file__).parent / "peers" / "enlarge.py"
     lines = "".join(json.dumps(job) + "\n" for job in jobs)
     subprocess.run([str(peer_python), str(script)], input=lines, text=True, check=True, stdout=subprocess.DEVNULL)
-    for path in sorted(target.rglob("case*-0.nii.gz")):
+    for path in sorted(target.rglob("patient*-0.nii.gz")):
         for copy in range(1, LARGE_COPIES):
             shutil.copyfile(path, path.with_name(path.name.replace("-0.", f"-{copy}.")))
     return Part(LARGE_CARD, target)
@@ -201,9 +204,9 @@ LARGE_CARD = DatasetCard(
     citation="see SOURCES.csv of the mirror",
     homepage="",
     layout_checked="made here",
-    layouts=(Layout(image=r"images/(?P<case>case\d+-\d+)\.nii\.gz", label=r"labels/(?P<case>case\d+-\d+)\.nii\.gz"),),
+    layouts=(Layout(image=r"images/(?P<case>[^/]+)\.nii\.gz", label=r"labels/(?P<case>[^/]+)\.nii\.gz"),),
     labels=ByValue(dict(enumerate(_CONCEPTS, start=1))),
     intensity=Intensity("percentile", (0.5, 99.5)),
     searched=_CONCEPTS,
-    group=r"^(case\d+)",
+    group=r"^(patient\d+)",
 )

@@ -64,7 +64,10 @@ def measure(rows: int, scratch: Path, repetitions: int) -> list[dict[str, Any]]:
 
 
 def write(path: Path, rows: int, *, changed: bool) -> None:
-    """A manifest of `rows` rows; with `changed`, every 1,000th has other pixels, another split or no object."""
+    """A manifest of rows 0 to `rows`, of which every 1,000th differs between the two, each time in another way.
+
+    With `changed` it has other pixels, another split, or no object; or it is there in only one of the two.
+    """
     with pq.ParquetWriter(
         path,
         schema.MANIFEST_SCHEMA,
@@ -79,12 +82,18 @@ def write(path: Path, rows: int, *, changed: bool) -> None:
 
 
 def _block(numbers: np.ndarray[Any, np.dtype[np.int64]], *, changed: bool) -> pa.Table:
+    differs = numbers % 1000 == 7
+    kind = (numbers // 1000) % 5  # 0 other pixels, 1 another split, 2 no object, 3 new there alone, 4 old there alone
+    kept = ~(differs & (kind == (4 if changed else 3)))
+    random = np.random.default_rng(int(numbers[0]))
+    content, pixels, labels = (_random_bytes(random, len(numbers), width)[kept] for width in (32, 16, 16))
+    numbers, differs, kind = numbers[kept], differs[kept], kind[kept]
     count = len(numbers)
     case, index = numbers // SLICES, numbers % SLICES
-    touched = (numbers % 1000 == 7) if changed else np.zeros(count, dtype=bool)
-    kind = (numbers // 1000) % 3  # 0 other pixels, 1 another split, 2 no object
-    content = np.frombuffer(np.random.default_rng(int(numbers[0])).bytes(32 * count), dtype=np.uint8).reshape(count, 32)
-    content = content ^ (touched & (kind != 1)).astype(np.uint8)[:, None]
+    touched = differs & changed
+    content = content ^ (touched & ((kind == 0) | (kind == 2))).astype(np.uint8)[:, None]
+    pixels = pixels ^ (touched & (kind == 0)).astype(np.uint8)[:, None]
+    labels = labels ^ (touched & (kind == 2)).astype(np.uint8)[:, None]
     split = np.where(case % 20 < 14, 0, np.where(case % 20 < 17, 1, 2))
     split = np.where(touched & (kind == 1), (split + 1) % 3, split)
     objects = np.where(touched & (kind == 2), 0, index % 4 != 0).astype(np.int64)
@@ -109,6 +118,8 @@ def _block(numbers: np.ndarray[Any, np.dtype[np.int64]], *, changed: bool) -> pa
         "absent": pa.ListArray.from_arrays(_offsets(1 - objects), _same("liver", count - int(objects.sum()))),
         "source": pa.ListArray.from_arrays(ones, pa.StructArray.from_arrays(source, fields=list(schema.SOURCE_FILE))),
         "content_sha256": _hex(content),
+        "pixels_digest": _binary(pixels),
+        "labels_digest": _binary(labels),
         "recipe_sha256": _same(hashlib.sha256(b"made up").hexdigest(), count),
         "shard": pc.binary_join_element_wise(_text("shard-", case // 400, 5), ".parquet", ""),
         "row": pa.array(numbers % (400 * SLICES)),
@@ -139,6 +150,17 @@ def _same(text: str, count: int) -> pa.Array:
 def _text(prefix: str, numbers: np.ndarray[Any, np.dtype[np.int64]], digits: int) -> pa.Array:
     padded = pc.utf8_lpad(pa.array(numbers).cast(pa.string()), digits, "0")
     return pc.binary_join_element_wise(prefix, padded, "")
+
+
+def _random_bytes(random: np.random.Generator, count: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(random.bytes(width * count), dtype=np.uint8).reshape(count, width)
+
+
+def _binary(rows: np.ndarray[Any, np.dtype[np.uint8]]) -> pa.Array:
+    """Each row of bytes as one value of that width."""
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(rows.shape[1]), len(rows), [None, pa.py_buffer(rows.tobytes())]
+    )
 
 
 def _hex(rows: np.ndarray[Any, np.dtype[np.uint8]]) -> pa.Array:

@@ -21,6 +21,11 @@ instances and run lengths, content hashes, shards, manifest, tables and card pag
 sample and check nothing; *own size* writes the pixels as they are, as ours does, *resized* makes the fixed size
 that most preparation scripts make. The ratio is ours through Ray over theirs, round by round.
 """
+_CODECS = """## Codecs of stored pictures
+
+`harmonize.image_codec`: what a picture costs on average that did not come as JPEG, one thread, training samples of
+the demo's datasets.
+"""
 _REMEMBERED = """## Work that is remembered
 
 One case added to those that were there. Work is counted, not timed: cases that were read, shards that were put
@@ -37,6 +42,8 @@ def markdown(figures: Figures) -> str:
     parts = [_HEAD, _machine(figures)]
     if "ingest" in figures:
         parts += [_INGEST, *_ingest(figures["ingest"])]
+    if "codecs" in figures:
+        parts += [_CODECS, _codecs(figures["codecs"])]
     if "remembered" in figures:
         parts += [_REMEMBERED, _remembered(figures["remembered"])]
     if "manifest" in figures:
@@ -78,6 +85,16 @@ def _ingest(rows: list[dict[str, Any]]) -> list[str]:
             )
         tables.append("\n".join(lines))
     return tables
+
+
+def _codecs(rows: list[dict[str, Any]]) -> str:
+    lines = ["| pictures | codec | kB | ms to write | ms to read |", "| --- | --- | ---: | ---: | ---: |"]
+    lines += [
+        f"| {row['kind']} ({row['pictures']}) | {row['codec']} | {row['kb']:.1f} | {row['encode_ms']:.2f} "
+        f"| {row['decode_ms']:.2f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
 
 
 def _remembered(rows: list[dict[str, Any]]) -> str:

@@ -6,12 +6,24 @@ people or with `--json` as one document on standard output.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from infra.errors import SegfoundryError
+from infra.secrets import keep_out_of_logs
 from pipelines.cli import output
+
+# What no code of ours can mend: told as one message and no traceback.
+_OF_THE_MACHINE = {
+    errno.ENOSPC: "Free some space and run again",
+    errno.EDQUOT: "Free some of your quota and run again",
+    errno.EFBIG: "Files may not grow this large here (ulimit -f); raise the limit and run again",
+    errno.EROFS: "Take another --workspace, or make this disk writable, and run again",
+    errno.EACCES: "Correct the permissions and run again",
+    errno.EPERM: "Correct the permissions and run again",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -28,6 +40,7 @@ def run(arguments: list[str]) -> int:
 
     from pipelines.cli.app import app
 
+    keep_out_of_logs()
     output.begin(as_json="--json" in arguments)
     try:
         left_with = get_command(app).main(arguments, prog_name="segfoundry", standalone_mode=False)
@@ -35,6 +48,11 @@ def run(arguments: list[str]) -> int:
         return output.fail(str(error), error.exit_code)
     except TyperException as error:
         return output.fail(_usage(error), 2)
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        where = error.filename2 or error.filename or "a file of the workspace"
+        return output.fail(f"{where}: {error.strerror}. {_OF_THE_MACHINE[error.errno]}; what is done is kept", 2)
     except (Abort, KeyboardInterrupt):
         return output.fail("interrupted; start it again and it goes on", 130)
     return left_with if isinstance(left_with, int) else output.exit_code()

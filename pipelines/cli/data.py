@@ -144,22 +144,31 @@ def ingest(
 
 @app.command()
 def card(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """What is known about a dataset: its card, and the page of the version in the workspace.
+    """What is known about a dataset: its card, and of the version in the workspace fingerprint, leakage and page.
 
     Example: `segfoundry data card dcmqi`
     """
-    from pipelines import history
+    from infra.storage import read_json
+    from pipelines import gates, history, pages
     from pipelines.workspace import Workspace
-    from preprocessing.schema import CARD_FILE, read_dataset_file
+    from preprocessing.leakage import row_of
+    from preprocessing.schema import CARD_FILE, FINGERPRINT_FILE, read_dataset_file
 
     place = Workspace(_root(workspace))
     found = place.card(name)
     folder = place.data / found.name
     built = read_dataset_file(folder) if (folder / "dataset.json").is_file() else None
-    page = str(folder / CARD_FILE) if built else None
+    whole = pages.page_of(place, found.name)
+    page = str(whole if whole.is_file() else folder / CARD_FILE) if built else None
     versions = history.data_versions(place) if built else []
     moved = history.drift_since_before(place, found.name, versions[-1]) if versions else None
-    document = {"card": found.resolved(), "version": built, "page": page, "drift": moved}
+    beside = pages.ingested(place) if built else []
+    shared = row_of(gates.leakage(place, beside), found.name) if found.name in beside else None
+    figures = read_json(folder / FINGERPRINT_FILE) if built and (folder / FINGERPRINT_FILE).is_file() else None
+    document = {
+        "card": found.resolved(), "version": built, "fingerprint": figures, "leakage": shared, "page": page,
+        "drift": moved,
+    }  # fmt: skip
     lines = [
         f"[bold]{found.name}[/]: {found.title} ({found.modality})",
         f"licence: {found.licence.spdx or found.licence.terms}   homepage: {found.homepage}",
@@ -167,6 +176,8 @@ def card(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
         f"concepts: {', '.join(found.concepts)}",
         f"page: {page}" if page else f"not ingested in this workspace: segfoundry data ingest {found.name}",
     ]
+    if shared:
+        lines.append(f"leakage: {shared['said']}")
     if moved:
         lines.append(f"moved since {moved['old']}: {', '.join(moved['moved']) or 'nothing beyond its tolerance'}")
     show(document, *lines)

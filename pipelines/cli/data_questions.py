@@ -24,7 +24,7 @@ def diff(
     """What changed between two data versions, sample by sample: in all datasets, or in one.
 
     Added, removed, changed pixels, changed labels, moved to another split, regrouped, re-licensed; from the
-    manifests alone. Where masks and image files changed together, the pixels are `pixels_not_told`.
+    manifests alone. Where a manifest is older than its digests, pixels may be `pixels_not_told`.
     Example: `segfoundry data diff data-v1 data-v2`, `segfoundry data diff BUSI data-v1`
     """
     from pipelines import history
@@ -141,7 +141,7 @@ def leakage(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> N
     show(found, *shown)
 
 
-def _matrix(found: dict[str, Any]) -> Any:
+def _matrix(found: dict[str, Any]) -> str:
     """Datasets by what is trained on (rows) and what is held out (columns, by number): crossings of all kinds."""
     from preprocessing.leakage import KINDS
 
@@ -150,12 +150,17 @@ def _matrix(found: dict[str, Any]) -> Any:
     for one in found["matrix"]:
         pair = (one["train"], one["held_out"])
         cells[pair] = cells.get(pair, 0) + sum(one[kind] for kind in KINDS)
-    columns = [str(number) for number in range(1, len(names) + 1)]
-    rows = [
-        [number, name, *[cells.get((name, other), "·") for other in names]]
-        for number, name in enumerate(names, start=1)
+    # a drawn table of thirty columns fits no terminal: a sign a dataset does
+    cell = 1 + max(len(str(value)) for value in [len(names), *cells.values()])
+    left = max(map(len, names))
+    numbers = range(1, len(names) + 1)
+    head = "Train (rows) × held out (columns)"
+    lines = [head, " " * (left + cell) + "".join(f"{number:>{cell}}" for number in numbers)]
+    lines += [
+        f"{name:<{left}}{number:>{cell}}" + "".join(f"{cells.get((name, other), '·'):>{cell}}" for other in names)
+        for number, name in zip(numbers, names, strict=True)
     ]
-    return table("Train (rows) × held out (columns)", ["", "dataset", *columns], rows, right=("", *columns))
+    return "\n".join(lines)
 
 
 def _place(option: Any) -> Any:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from infra.secrets import without_secrets
+
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output, logs on standard error.")
 ]
@@ -80,8 +82,8 @@ def logs() -> Console:
 def show(document: Any, *renderables: Any) -> None:
     """Show the result of a verb: the document with `--json`, else the renderables."""
     if _State.as_json:
-        json.dump(document, _State.document, indent=1, ensure_ascii=False, default=str)
-        _State.document.write("\n")
+        text = json.dumps(document, indent=1, ensure_ascii=False, default=str)
+        _State.document.write(without_secrets(text) + "\n")
         _State.document.flush()
         return
     console = Console(highlight=False)
@@ -95,7 +97,7 @@ def fail(message: str, code: int) -> int:
     """Show one message without a traceback; with `--json` also as the document."""
     if _State.as_json:
         show({"error": message, "exit_code": code})
-    logs().print(f"[bold red]segfoundry:[/] {escape(message)}", soft_wrap=True)
+    logs().print(f"[bold red]segfoundry:[/] {escape(without_secrets(message))}", soft_wrap=True)
     return code
 
 
@@ -114,4 +116,4 @@ def _text(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return escape(str(value))
+    return escape(without_secrets(str(value)))

@@ -18,9 +18,10 @@ def withdraw(
 ) -> None:
     """Keep a case, or a patient with all cases, out of every later build, and say what has seen it.
 
-    Sets a tombstone that is versioned in git, marks the models that were trained or measured on the case, and lists
-    the old shards that still hold it. The next run builds shards without it and trains again. Exit code 1 where no
-    data version holds the case.
+    Sets a tombstone that is versioned in git, for the case and for what shows the same: copies that were set aside
+    as its duplicates, near duplicates, and by SHA-256 any exact copy that comes later. Marks the models that were
+    trained or measured on the case, and lists the old shards that still hold it. The next run builds shards without
+    it and trains again. Exit code 1 where no data version holds the case.
 
     Example: `segfoundry withdraw --case BUSI/benign__1_ --reason "consent withdrawn"`
     """
@@ -37,6 +38,7 @@ def withdraw(
     show(
         found,
         f"{', '.join(found['cases'])}: {'withdrawn' if found['changed'] else 'was withdrawn already'}",
+        *([f"and what shows the same: {', '.join(found['twins'])}"] if found["twins"] else []),
         table("Models that saw it", ["version", "aliases", "use"], models) if models else "no model has seen it",
         table(
             "Old versions that hold it: delete these when they may not be kept", ["version", "split", "shards"], purge

@@ -23,7 +23,7 @@ from typing import Any
 
 from infra.storage import write_json
 from preprocessing import schema
-from preprocessing.export.rows import ending, file_keys, known_concepts, rows_of
+from preprocessing.export.rows import file_keys, known_concepts, picture_file, rows_of
 
 Entry = dict[str, Any]
 # The official fine-tuning recipe drops an image whose query has more objects, and reports no loss for it.
@@ -48,8 +48,9 @@ def write(folder: Path, target: Path, split: str = "", *, separate_instances: bo
     annotations: list[Entry] = []
     (target / "images").mkdir()
     for row in rows_of(folder, split):
-        file = f"images/{keys[row['sample_id']]}.{ending(row)}"
-        (target / file).write_bytes(row["image"])
+        ending, picture = picture_file(row)
+        file = f"images/{keys[row['sample_id']]}.{ending}"
+        (target / file).write_bytes(picture)
         images.append(_image(row, len(images) + 1, file, numbers, separate_instances=separate_instances))
         annotations += [
             _annotation(row, item, len(annotations) + place, len(images), numbers[item["concept"]])

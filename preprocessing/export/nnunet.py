@@ -14,7 +14,6 @@ train and val are its training cases, test its test cases. Its own cross-validat
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from preprocessing import schema
 from preprocessing.export.rows import file_keys, known_concepts, rows_of
 from preprocessing.harmonize.payload import decode
 from preprocessing.nifti_writer import write_nifti
+from preprocessing.schema.pixels import channels_of
 from preprocessing.stack import in_order, masks_of_row, stack_pixels, stack_planes
 
 Combination = tuple[str, ...]
@@ -193,8 +193,7 @@ def _channels(folder: Path, split: str, cases: set[str]) -> int:
     most = 1
     for row in rows_of(folder, split):
         if row["case_id"] in cases:
-            with Image.open(io.BytesIO(row["image"])) as image:
-                most = max(most, len(image.getbands()))
+            most = max(most, channels_of(row["image"]))
         if most == 3:
             break
     return most

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from infra.errors import DataError
 from infra.storage import sha256_file
 from preprocessing import schema
+from preprocessing.harmonize.payload import decode, png
 
 _ROWS_A_BATCH = 32
 # File systems take 255 bytes; a suffix, an ending and what a tool appends must fit too.
@@ -52,9 +53,14 @@ def file_keys(identifiers: Iterable[str]) -> dict[str, str]:
     }
 
 
-def ending(row: dict[str, Any]) -> str:
-    """The usual file ending of a row's payload."""
-    return "jpg" if row["image_format"] == "jpeg" else str(row["image_format"])
+def picture_file(row: dict[str, Any]) -> tuple[str, bytes]:
+    """A row's picture as a file that any tool opens: its ending, and its bytes.
+
+    JPEG and PNG are the payload, byte for byte; what is stored otherwise becomes PNG with the same pixels.
+    """
+    if row["image_format"] == "jpeg":
+        return "jpg", row["image"]
+    return "png", row["image"] if row["image_format"] == "png" else png(decode(row["image"]))
 
 
 def known_concepts(row: dict[str, Any]) -> set[str]:

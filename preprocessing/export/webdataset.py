@@ -1,7 +1,7 @@
-"""WebDataset tars: `<key>.png` or `.jpg` beside `<key>.json` with all other columns of the row.
+"""WebDataset tars: `<key>.png` or `.jpg` beside `<key>.json` with all other columns of the row, bytes as hex digits.
 
-The payload is the shard's, byte for byte, and so is every figure of the JSON. Tars hold no times, owners
-or modes of this machine, so that equal versions give equal bytes.
+The payload is the shard's, byte for byte, where that is JPEG or PNG, else PNG with its pixels; so is every
+figure of the JSON. Tars hold no times, owners or modes of this machine, so that equal versions give equal bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from infra.storage import write_json
 from preprocessing import schema
-from preprocessing.export.rows import ending, file_keys, rows_of
+from preprocessing.export.rows import file_keys, picture_file, rows_of
 
 SHARD_BYTES = 256 * 2**20
 INDEX_FILE = "index.json"
@@ -59,10 +59,12 @@ def write(folder: Path, target: Path, split: str = "", *, shard_bytes: int = SHA
 def _members(folder: Path, split: str, keys: dict[str, str]) -> Iterator[tuple[list[tuple[str, bytes]], int, int]]:
     """For each row its two members, their size in the tar in bytes, and its number of objects."""
     for row in rows_of(folder, split):
-        image = row.pop("image")
+        ending, image = picture_file(row)
+        del row["image"]
+        row["image_format"] = "jpeg" if ending == "jpg" else ending  # what the tar holds, which the shard may not
         key = keys[row["sample_id"]]
-        said = json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
-        members = [(f"{key}.{ending(row)}", image), (f"{key}.json", said)]
+        said = json.dumps(row, sort_keys=True, ensure_ascii=False, default=bytes.hex).encode()
+        members = [(f"{key}.{ending}", image), (f"{key}.json", said)]
         yield members, sum(512 + -(-len(payload) // 512) * 512 for _, payload in members), len(row["objects"])
 
 

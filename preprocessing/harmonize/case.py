@@ -162,6 +162,7 @@ def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             nifti_family.array_of(read.harmonized), card.intensity, inverted=read.inverted, voi=read.voi
         )
     masks = merge([_volume_masks(item, file, read) for file in case.labels])
+    intensity.check_not_blank(voxels, any(mask.any() for mask in masks.values()))
     if read.placed:
         with reading(case.labels[0]):
             check_sides(masks, read.oriented)
@@ -169,6 +170,8 @@ def _volume(item: CaseItem) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     rows = _cut(item, voxels, volume.regridded(masks, read), read)
     axes = volume.axes_of(card, read.harmonized)
     record = {**record, "axis": axes[0], **({"axes": list(axes)} if len(axes) > 1 else {})}
+    if card.frame is not None:
+        record["frame"] = card.frame  # of a file of several, counted from 0; the label is of that frame
     grid = geometry.grid_columns(read.original, read.harmonized)
     return rows, {
         **(grid if read.placed else geometry.unplaced(grid)),
@@ -196,6 +199,7 @@ def _cut(item: CaseItem, voxels: NDArray[np.uint8], masks: Masks, read: volume.V
                 slices.sample_row(
                     sample_id=f"{item.card.name}/{item.shown_id}/{axis}{index:04d}",
                     pixels=pixels,
+                    codec=item.image_codec,
                     objects=objects,
                     absent=absent,
                     axis=axis,

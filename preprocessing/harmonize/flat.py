@@ -35,6 +35,7 @@ def flat_case(item: CaseItem) -> tuple[Rows, dict[str, Any]]:
         objects=objects,
         absent=absent,
         jpeg=jpeg,
+        codec=item.image_codec,
     )
     return [row], {**geometry.flat_columns(*shape), **case_columns(record, masks, others, 1)}
 

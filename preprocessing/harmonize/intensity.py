@@ -50,6 +50,17 @@ def to_8bit(
     )
 
 
+def check_not_blank(pixels: NDArray[np.uint8], marked: bool) -> None:
+    """CaseError `blank` where something is marked in a volume of one value: whatever was marked, it is not in there."""
+    if marked and pixels.size and pixels.min() == pixels.max():
+        raise CaseError(
+            "blank",
+            expected="a volume in which the marked objects can be seen",
+            found="one value in every voxel (NaN reads as 0 in NIfTI)",
+            fix="Copy or convert the image again; or mend the card's window",
+        )
+
+
 def _as_is(pixels: NDArray[Any], inverted: bool) -> tuple[NDArray[np.uint8], Record]:
     if pixels.dtype == bool:
         return _turned(pixels.astype(np.uint8) * np.uint8(255), {"rule": "as_is"}, inverted)

@@ -30,6 +30,7 @@ class CaseItem:
     min_object_area_px: int
     shown_id: str  # case id and file names as they are written: pseudonyms where the dataset is not public
     shown_files: dict[str, str]
+    image_codec: str = "png"  # of `schema.pixels.CODECS`: what a picture becomes that did not come as JPEG
     recipe: str = ""
     key: str = ""
 

@@ -45,7 +45,7 @@ def shapes_by_concept(
             continue
         found.setdefault(concept, [])
         target = holes if shape.hole else found
-        if not _touches(shape.points_xy_px, height, width):
+        if not _touches(shape, height, width):
             if is_tile:
                 continue
             low, high = shape.points_xy_px.min(axis=0), shape.points_xy_px.max(axis=0)
@@ -55,7 +55,12 @@ def shapes_by_concept(
                 found=f"one from {np.round(low, 1).tolist()} to {np.round(high, 1).tolist()}",
                 fix="Find the outlines that were drawn on this picture",
             )
-        target.setdefault(concept, []).append(polygons_to_rle([shape.points_xy_px], height, width))
+        drawn = (
+            polygons_to_rle([shape.points_xy_px], height, width)
+            if shape.pixels is None
+            else _pixels_to_rle(shape, shape.pixels, height, width)
+        )
+        target.setdefault(concept, []).append(drawn)
     for concept, kind in unusable.items():
         if concept not in found:
             raise CaseError(
@@ -93,6 +98,17 @@ def polygons_to_rle(polygons: list[NDArray[np.float64]], height: int, width: int
     parts = coco.frPyObjects([points.ravel().tolist() for points in polygons], height, width)
     merged: RunLengths = coco.merge(parts)
     return merged
+
+
+def _pixels_to_rle(shape: Shape, pixels: Mask, height: int, width: int) -> RunLengths:
+    """A mask that lies at its place in the picture; what is outside of it is cut off."""
+    left, top = (round(value) for value in shape.points_xy_px[0].tolist())
+    mask = np.zeros((height, width), dtype=np.uint8, order="F")
+    rows = slice(max(top, 0), max(0, min(top + pixels.shape[0], height)))
+    columns = slice(max(left, 0), max(0, min(left + pixels.shape[1], width)))
+    mask[rows, columns] = pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    found: RunLengths = coco.encode(mask)
+    return found
 
 
 def united(objects: list[RunLengths], height: int, width: int) -> Mask:
@@ -135,9 +151,12 @@ def _concept_of(shape: Shape, rule: Polygons, part: str) -> str | None:
     return concept_named(shape.names[0] if shape.names else part, rule.names, rule.ignore, "an outline")
 
 
-def _touches(points: NDArray[np.float64], height: int, width: int) -> bool:
+def _touches(shape: Shape, height: int, width: int) -> bool:
+    points = shape.points_xy_px
+    if shape.pixels is None and len(points) < 3:
+        return True  # no outline at all, which is told elsewhere
     low, high = points.min(axis=0), points.max(axis=0)
-    return bool(high[0] >= 0 and high[1] >= 0 and low[0] <= width and low[1] <= height) or len(points) < 3
+    return bool(high[0] >= 0 and high[1] >= 0 and low[0] <= width and low[1] <= height)
 
 
 def _without(objects: list[RunLengths], holes: list[RunLengths]) -> list[RunLengths]:

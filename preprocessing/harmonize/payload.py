@@ -1,4 +1,6 @@
-"""Encoded pixels: JPEG that came as JPEG passes through without its metadata, all else is PNG.
+"""Encoded pixels: JPEG that came as JPEG passes through without its metadata, all else is in the build's codec.
+
+What the codecs are, and how they are read again, says `preprocessing.schema.pixels`.
 
 The PNG is written for speed: one fixed filter and libdeflate's fastest level take a quarter of the time of
 Pillow's level 1 or less, at about its size, and decode faster. Any PNG reader opens it.
@@ -6,15 +8,16 @@ Pillow's level 1 or less, at about its size, and decode faster. Any PNG reader o
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
-from typing import Any
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from preprocessing.schema.pixels import CODECS, decode, zstd_payload
+
+__all__ = ["decode", "encode", "png", "strip_jpeg"]
 
 _APP0, _APP14, _APP15, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
@@ -25,14 +28,23 @@ _DEFLATE_LEVEL = 1
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}
 
 
+def encode(pixels: NDArray[np.uint8], codec: str) -> bytes:
+    """Payload of (height, width) or (height, width, 3) bytes in one of `CODECS`, all of which lose nothing."""
+    if codec == "png":
+        return png(pixels)
+    _check(pixels, codec)
+    if codec == "zstd":
+        return zstd_payload(pixels)
+    if codec == "htj2k":
+        written: bytes = imagecodecs.htj2k_encode(np.ascontiguousarray(pixels), reversible=True)
+        return written
+    msg = f"image_codec: expected one of {', '.join(CODECS)}, found {codec!r}"
+    raise ValueError(msg)
+
+
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """PNG (ISO/IEC 15948) of (height, width) or (height, width, 3) bytes, without any metadata."""
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in _COLOUR_TYPE or 0 in pixels.shape:
-        msg = (
-            f"a PNG is made of uint8 pixels (height, width) or (height, width, 3), found {pixels.dtype} {pixels.shape}"
-        )
-        raise ValueError(msg)
+    channels = _check(pixels, "png")
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, width * channels)
     filtered = np.empty((height, 1 + width * channels), dtype=np.uint8)
@@ -44,16 +56,20 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return b"".join((_PNG_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")))
 
 
+def _check(pixels: NDArray[np.uint8], codec: str) -> int:
+    """The number of channels; ValueError for an array that is no picture of the contract."""
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in _COLOUR_TYPE or 0 in pixels.shape:
+        msg = (
+            f"a payload ({codec}) is made of uint8 pixels (height, width) or (height, width, 3), "
+            f"found {pixels.dtype} {pixels.shape}"
+        )
+        raise ValueError(msg)
+    return channels
+
+
 def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
     return struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
-
-
-def decode(payload: bytes) -> NDArray[Any]:
-    """Pixels of a payload."""
-    with Image.open(io.BytesIO(payload)) as image:
-        image.load()
-        array: NDArray[Any] = np.asarray(image)
-    return array
 
 
 def strip_jpeg(data: bytes) -> bytes | None:

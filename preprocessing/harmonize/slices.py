@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from preprocessing.cards import Instances
 from preprocessing.harmonize import look, payload
-from preprocessing.schema import rle
+from preprocessing.schema import DIGEST_BYTES, rle
 
 Mask = NDArray[np.bool_]
 Object = dict[str, Any]
@@ -20,15 +21,15 @@ def objects_of(concept: str, parts: list[Mask]) -> list[Object]:
     """Objects of one concept from its instance masks (height, width), numbered from 1; empty masks are left out."""
     found: list[Object] = []
     for mask in parts:
-        area = int(np.count_nonzero(mask))
+        box = x0, y0, x1, y1 = rle.bbox_xyxy(mask)
+        area = int(np.count_nonzero(mask[y0:y1, x0:x1]))
         if area == 0:
             continue
-        box = rle.bbox_xyxy(mask)
         found.append(
             {
                 "concept": concept,
                 "instance": len(found) + 1,
-                "rle": rle.encode(mask),
+                "rle": rle.encode(mask, box),
                 "bbox_xyxy": list(box),
                 "area": area,
             }
@@ -69,16 +70,20 @@ def sample_row(
     objects: list[Object],
     absent: list[str],
     jpeg: bytes | None = None,
+    codec: str = "png",
     axis: str | None = None,
     slice_index: int | None = None,
     spacing_mm_yx: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """One row of `SHARD_SCHEMA` without what only the whole dataset knows (group, split), and its "look".
 
-    `pixels` are what the payload decodes to; `jpeg` is the payload when it passed through.
+    `pixels` are what the payload decodes to; `jpeg` is the payload when it passed through, else `codec` makes it.
     """
     digest = look.pixels_digest(pixels)
+    pixels_sha256 = digest.digest()
     ordered = sorted(objects, key=lambda item: (item["concept"], item["instance"]))
+    said = _json(ordered)
+    digest.update(said)  # goes on from the pixels: the identity of a sample is both
     return {
         "sample_id": sample_id,
         "axis": axis,
@@ -86,16 +91,16 @@ def sample_row(
         "height": int(pixels.shape[0]),
         "width": int(pixels.shape[1]),
         "spacing_mm_yx": list(spacing_mm_yx) if spacing_mm_yx else None,
-        "image": jpeg if jpeg is not None else payload.png(pixels),
-        "image_format": "jpeg" if jpeg is not None else "png",
+        "image": jpeg if jpeg is not None else payload.encode(pixels, codec),
+        "image_format": "jpeg" if jpeg is not None else codec,
         "objects": ordered,
         "absent": sorted(absent),
-        "look": look.look(pixels, digest.hexdigest()),
-        "content_sha256": content_sha256(digest, ordered),
+        "look": look.look(pixels, pixels_sha256.hex()),
+        "content_sha256": digest.hexdigest(),
+        "pixels_digest": pixels_sha256[:DIGEST_BYTES],
+        "labels_digest": hashlib.sha256(said + _json(sorted(absent))).digest()[:DIGEST_BYTES],
     }
 
 
-def content_sha256(pixels_digest: Any, objects: list[Object]) -> str:
-    """SHA-256 of decoded pixels (`look.pixels_digest`, which it continues) and objects: the identity of a sample."""
-    pixels_digest.update(json.dumps(objects, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
-    return str(pixels_digest.hexdigest())
+def _json(value: list[Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

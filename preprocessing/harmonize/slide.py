@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import CaseError
-from preprocessing.cards import Coco, InstanceIds, Outline, Polygons, Sprites, Tiles
+from preprocessing.cards import ABOUT_MANY, InstanceIds, Outline, Polygons, Tiles
 from preprocessing.harmonize import geometry, intensity, outlines, slices, unions
 from preprocessing.harmonize.flat import objects_of
 from preprocessing.harmonize.item import CaseItem, Rows, case_columns, merge, reading
@@ -95,6 +95,7 @@ def _cut(
             slices.sample_row(
                 sample_id=f"{item.card.name}/{item.shown_id}/y{y:06d}x{x:06d}",
                 pixels=raster.grey_if_equal(pixels),
+                codec=item.image_codec,
                 objects=unions.extend(objects_of(item, marked, masks), [], item.card.unions, (tall, wide))[0],
                 absent=[],
                 spacing_mm_yx=(spacing, spacing) if spacing else None,
@@ -114,7 +115,7 @@ def _truth_of(item: CaseItem, file: str, slide: Slide, level: int, stack: ExitSt
     with reading(file):
         if isinstance(rule, Polygons):
             return _from_shapes(polygons.read_shapes(item.path(file)), item, file, slide.scale(level))
-        if isinstance(rule, Coco | Sprites):
+        if isinstance(rule, ABOUT_MANY):
             found = f"a file for {type(rule).__name__}"
             raise CaseError("label_kind", expected="a mask or polygons of a slide", found=found)
         if isinstance(rule, Outline):
@@ -147,6 +148,10 @@ def _from_mask(item: CaseItem, file: str, label: NDArray[Any]) -> Truth:
 def _from_shapes(shapes: list[polygons.Shape], item: CaseItem, file: str, scale: float) -> TruthAt:
     assert isinstance(item.rule, Polygons)
     rule = item.rule
+    if scale != 1 and any(shape.pixels is not None for shape in shapes):
+        with reading(file):
+            expected = "outlines, or masks of the level that the card reads"
+            raise CaseError("label_kind", expected=expected, found=f"masks of a level {scale:g} times as fine")
     scaled = [replace(shape, points_xy_px=shape.points_xy_px / scale) for shape in shapes]
     boxes = [(*shape.points_xy_px.min(axis=0), *shape.points_xy_px.max(axis=0)) for shape in scaled]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from preprocessing.cards import ByChannel, InstanceIds, LabelRule, Layout
-from preprocessing.harmonize.labels import Masks, masks_of
+from preprocessing.harmonize.labels import Masks, masks_of_volume
 from preprocessing.readers import arrays, stacks
 from preprocessing.readers.nifti_family import check_spacing
 
@@ -59,14 +59,14 @@ def read_masks(
     path: Path, layout: Layout, index: int | None, shape: tuple[int, ...], rule: LabelRule, part: str
 ) -> Masks:
     """Masks (z, y, x) of one label file for a volume of `shape`, on its own grid."""
-    return masks_of(stacks.read_label_array(path, layout, index, shape, rule), rule, part)
+    return masks_of_volume(stacks.read_label_array(path, layout, index, shape, rule), rule, part)
 
 
 def read_numbers(path: Path, layout: Layout, index: int | None, shape: tuple[int, ...], rule: LabelRule) -> Numbers:
     """Concept -> instance numbers (z, y, x), for the rules that have them; nothing for the others."""
     if layout.instance_key:
         ids = stacks.read_label_array(path, layout, index, shape, None, layout.instance_key)
-        masks = masks_of(stacks.read_label_array(path, layout, index, shape, rule), rule)
+        masks = masks_of_volume(stacks.read_label_array(path, layout, index, shape, rule), rule)
         return {concept: np.where(mask, ids, 0) for concept, mask in masks.items()}
     if isinstance(rule, InstanceIds):
         return {rule.concept: stacks.read_label_array(path, layout, index, shape, rule)}

@@ -20,6 +20,7 @@ from preprocessing.cards import (
     LabelRule,
     Outline,
     Polygons,
+    RunLengths,
     Sprites,
 )
 from preprocessing.harmonize import outlines, slices
@@ -27,6 +28,7 @@ from preprocessing.harmonize.item import CaseItem, reading
 from preprocessing.harmonize.labels import Masks, concept_named, masks_of
 from preprocessing.readers import polygons, raster, stacks
 from preprocessing.readers.coco import read_coco
+from preprocessing.readers.runs import drawn, read_runs
 from preprocessing.readers.sprites import placed, read_sprites, there
 
 
@@ -48,6 +50,8 @@ def read_truth(item: CaseItem, file: str, shape: tuple[int, int]) -> Truth:
             return _of_coco(item, file, item.rule, shape)
         if isinstance(item.rule, Sprites):
             return _of_sprites(item, file, item.rule, shape)
+        if isinstance(item.rule, RunLengths):
+            return _of_runs(item, file, item.rule, shape)
         label = _label(item, file, shape)
         masks = masks_of(label, item.rule, item.part(file))
         return Truth(masks, lambda concept: _numbered(item, file, label, masks, concept))
@@ -83,6 +87,18 @@ def _of_sprites(item: CaseItem, file: str, rule: Sprites, shape: tuple[int, int]
             raise CaseError("label_missing", expected=f"a file {sprite.mask!r}, as the table says", found="none")
         with reading(where):
             parts.setdefault(concept, []).append(placed(item.path(where), sprite, shape))
+    masks = {concept: np.asarray(np.any(each, axis=0)) for concept, each in parts.items()}
+    return Truth(masks, lambda concept: slices.objects_of(concept, parts.get(concept, [])))
+
+
+def _of_runs(item: CaseItem, file: str, rule: RunLengths, shape: tuple[int, int]) -> Truth:
+    parts: dict[str, list[slices.Mask]] = {}
+    for row in read_runs(item.path(file), rule)[item.part(file)]:
+        if not row.runs:  # and of which class there is nothing, such a row need not say
+            continue
+        concept = concept_named(row.name, rule.names, rule.ignore, "a row of the class")
+        if concept is not None:
+            parts.setdefault(concept, []).append(drawn(row.runs, rule, shape))
     masks = {concept: np.asarray(np.any(each, axis=0)) for concept, each in parts.items()}
     return Truth(masks, lambda concept: slices.objects_of(concept, parts.get(concept, [])))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from preprocessing.cards import Contours, DatasetCard, InstanceIds, Layout, Segments
 from preprocessing.harmonize import geometry, stack
 from preprocessing.harmonize.item import CaseItem
-from preprocessing.harmonize.labels import Mask, Masks, by_segment, masks_of
+from preprocessing.harmonize.labels import Mask, Masks, by_segment, masks_of_volume
 from preprocessing.readers import dicom, kind_of, nifti_family, rtstruct, seg, stacks
 from preprocessing.readers.voi import Voi
 
@@ -72,7 +72,7 @@ def label_masks(item: CaseItem, file: str, volume: Volume) -> Masks:
     if stacks.is_array(path, item.layout):
         found = stack.read_masks(path, item.layout, item.case.index, _shape(volume), rule, item.part(file))
         return _oriented(found, volume.original, item.orientation) if volume.placed else found
-    return masks_of(nifti_family.array_of(_label_volume(item, path, volume)), rule, item.part(file))
+    return masks_of_volume(nifti_family.array_of(_label_volume(item, path, volume)), rule, item.part(file))
 
 
 def _label_volume(item: CaseItem, path: Path, volume: Volume) -> sitk.Image:

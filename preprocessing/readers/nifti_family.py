@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, too_large
-from preprocessing.readers.nifti_header import check_space, is_nifti_name, read_nifti_header
+from preprocessing.readers.nifti_header import check_space, is_nifti_name, is_packed, read_nifti_header
 from preprocessing.readers.whole import check_nifti_whole, unpacked
 
 _RIGHT_ANGLE_TOLERANCE = 1e-3
@@ -35,7 +35,7 @@ def read_volume(path: Path, frame: int | None = None) -> sitk.Image:
     """
     if is_nifti_name(path):
         _judge(path)
-    if path.name.lower().endswith(".nii.gz"):
+    if is_nifti_name(path) and is_packed(path):
         with unpacked(path) as inside:
             return _read(path, inside, frame)
     return _read(path, None, frame)

@@ -72,14 +72,22 @@ def is_nifti_name(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file is gzip, whatever its name says: downloads are unpacked on the way and keep their names."""
+    with path.open("rb") as handle:
+        return handle.read(2) == b"\x1f\x8b"
+
+
 def read_nifti_header(path: Path) -> NiftiHeader:
     """The header of `path` (.nii or .nii.gz). Raises what `gzip` and `struct` raise, and CaseError `unreadable`."""
-    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as handle:
+    with gzip.open(path, "rb") if is_packed(path) else path.open("rb") as handle:
         return parse(handle.read(HEADER_BYTES))
 
 
 def parse(header: bytes) -> NiftiHeader:
     """A header of either version and byte order. Raises struct.error, and CaseError `unreadable`."""
+    if len(header) < 348:
+        raise not_whole(f"{len(header)} bytes, fewer than a header has")
     for order in "<>":
         (size,) = struct.unpack_from(f"{order}i", header, 0)
         if size == 348:

@@ -5,16 +5,19 @@ Coordinates are pixels of the full picture, x to the right and y down, origin at
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from infra.errors import CaseError
 from preprocessing.readers import decoding
@@ -29,13 +32,15 @@ _IMAGESCOPE = {"0": "polygon", "1": "rectangle", "2": "ellipse", "3": "arrow", "
 class Shape:
     """One outline: the names that the file gives it, best first (may be none), and its points (n, 2) as (x, y).
 
-    `kind` is polygon, rectangle, or what encloses nothing (point, line …); a `hole` is cut out of the others.
+    `kind` is polygon, rectangle, mask, or what encloses nothing (point, line …); a `hole` is cut out of the others.
+    A `mask` has pixels (height, width) beside its box: the first of `points_xy_px` is where their upper left one lies.
     """
 
     names: tuple[str, ...]
     kind: str
     points_xy_px: NDArray[np.float64]
     hole: bool = False
+    pixels: NDArray[np.bool_] | None = None
 
 
 def read_shapes(path: Path) -> list[Shape]:
@@ -79,6 +84,9 @@ def _json(value: Any) -> Iterator[Shape]:
     """LabelMe (`shapes`) or GeoJSON (`features`, as QuPath writes it)."""
     if isinstance(value, dict) and "shapes" in value:
         for shape in value["shapes"]:
+            if shape.get("shape_type") == "mask":
+                yield _labelme_mask(shape)
+                continue
             yield _shape((str(shape["label"]),), str(shape.get("shape_type") or "polygon"), shape["points"])
         return
     features = value.get("features") if isinstance(value, dict) else value
@@ -96,6 +104,21 @@ def _json(value: Any) -> Iterator[Shape]:
         for rings in geometry["coordinates"] if kind == "MultiPolygon" else [geometry["coordinates"]]:
             for number, ring in enumerate(rings):
                 yield _shape(names, "polygon", ring, hole=number > 0)
+
+
+def _labelme_mask(shape: dict[str, Any]) -> Shape:
+    """LabelMe's `mask` (its AI tools draw them): a PNG in base64, and the box that it fills, both corners inside."""
+    box = _shape((str(shape["label"]),), "mask", shape["points"])
+    content = base64.b64decode(str(shape["mask"]), validate=True)
+    if len(box.points_xy_px) != 2:
+        msg = f"a mask needs the two corners of its box, found {len(box.points_xy_px)} points"
+        raise ValueError(msg)
+    wide, tall = (round(side) + 1 for side in (box.points_xy_px[1] - box.points_xy_px[0]).tolist())
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:  # its size first, then its pixels
+        if image.size != (wide, tall):
+            msg = f"a mask in a box of {wide} x {tall} pixels, found one of {image.size[0]} x {image.size[1]}"
+            raise ValueError(msg)
+        return replace(box, pixels=np.asarray(image.convert("L")) > 0)
 
 
 def _xml(content: str) -> Iterator[Shape]:

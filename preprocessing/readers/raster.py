@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, Jpeg2KImagePlugin, WebPImagePlugin
 from infra.errors import CaseError
 from preprocessing.readers import MAX_PIXELS, decoding, judge, tiff, too_large
 from preprocessing.readers.sniff import format_of, head_of, opened
+from preprocessing.schema.pixels import array_of
 
 # The limit is judged here, from the header, with our own message; Pillow's own is twice this.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -62,7 +63,7 @@ def read_image(path: Path) -> Raster:
                 upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
             elif upright.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
                 upright = upright.convert("RGB")
-            pixels: NDArray[Any] = np.asarray(upright)
+            pixels = array_of(upright)
     return Raster(channels(pixels), plain)
 
 
@@ -84,7 +85,7 @@ def read_label(path: Path, palette: Palette = "index") -> NDArray[Any]:
             rotated = image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
             image.load()
             upright = ImageOps.exif_transpose(image) if rotated else image
-            pixels: NDArray[Any] = np.asarray(upright)
+            pixels = array_of(upright)
             if upright.mode == "P" and palette != "index":
                 colours: NDArray[Any] = np.asarray(upright.convert("RGB"))
                 pixels = colours if palette == "colour" else mask_of_palette(pixels, colours)

@@ -23,7 +23,7 @@ from pathlib import Path
 import imagecodecs
 
 from infra.errors import CaseError
-from preprocessing.readers.nifti_header import HEADER_BYTES, not_whole, parse
+from preprocessing.readers.nifti_header import HEADER_BYTES, is_packed, not_whole, parse
 
 _BLOCK = 1 << 20
 _SPARE = 64 << 20  # extensions and padding after the voxels; what is longer is no longer read
@@ -84,7 +84,7 @@ def check_nifti_whole(path: Path) -> None:
     A compressed file is unpacked to its end, so that its own checksum counts too.
     """
     try:
-        with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as handle:
+        with gzip.open(path, "rb") if is_packed(path) else path.open("rb") as handle:
             header = handle.read(HEADER_BYTES)
             promised = parse(header).promised_bytes
             found = len(header) + _count(handle, promised + _SPARE - len(header))

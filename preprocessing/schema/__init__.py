@@ -16,8 +16,8 @@ A dataset version is a folder
                             so that its presence says the version is complete
     card.html               the same for people
 
-This package needs only pyarrow and numpy: the training core reads shards through it on machines
-that have nothing else.
+This package needs only pyarrow and numpy, and Pillow for pictures: the training core reads shards through
+it on machines that have little else.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 SCHEMA_VERSION = "1"
+DIGEST_BYTES = 16
 
 OBJECT = pa.struct(
     [
@@ -62,11 +63,16 @@ _PAYLOAD = [
     pa.field("image", pa.binary(), nullable=False),
 ]
 _LABELS = [
-    pa.field("image_format", pa.string(), nullable=False),  # "png" or "jpeg"
+    pa.field("image_format", pa.string(), nullable=False),  # "jpeg" or one of `pixels.CODECS`
     pa.field("objects", pa.list_(OBJECT), nullable=False),
     pa.field("absent", pa.list_(pa.string()), nullable=False),
     pa.field("source", pa.list_(SOURCE_FILE), nullable=False),
     pa.field("content_sha256", pa.string(), nullable=False),
+    # The first 16 bytes of a SHA-256 each, so that two versions of a row are told apart without its masks, at no
+    # more than what `content_sha256` costs: of shape and decoded pixels, and of objects and absent concepts.
+    # Null where a build before there were any wrote the row.
+    pa.field("pixels_digest", pa.binary(DIGEST_BYTES)),
+    pa.field("labels_digest", pa.binary(DIGEST_BYTES)),
     pa.field("recipe_sha256", pa.string(), nullable=False),
 ]
 _METADATA = {b"segfoundry_schema": SCHEMA_VERSION.encode()}
@@ -146,17 +152,17 @@ FINGERPRINT_FILE = "fingerprint.json"
 CONCEPTS_FILE = "concepts.json"
 CARD_FILE = "card.html"
 
-# Where the rows lie is not part of what they say.
-_PLACEMENT = ("shard", "row")
+# Where the rows lie is not part of what they say, and digests of other columns say nothing more.
+_NOT_SAID = ("shard", "row", "pixels_digest", "labels_digest")
 
 
 def manifest_digest(manifest: pa.Table) -> str:
-    """SHA-256 of what a manifest says: rows sorted by `sample_id`, without shard and row number.
+    """SHA-256 of what a manifest says: rows sorted by `sample_id`, without shard, row number and short digests.
 
     The identity that audits quote; Parquet bytes differ by writer version, this does not.
     """
     digest = hashlib.sha256(SCHEMA_VERSION.encode())
-    kept = manifest.drop_columns([name for name in _PLACEMENT if name in manifest.column_names])
+    kept = manifest.drop_columns([name for name in _NOT_SAID if name in manifest.column_names])
     for batch in kept.sort_by("sample_id").to_batches(max_chunksize=4096):
         for row in batch.to_pylist():
             digest.update(json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())

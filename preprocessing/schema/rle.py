@@ -18,13 +18,18 @@ _SMALL = 1 << 14  # pixels; below, looking for the marked box costs more than it
 _FEW = 96  # runs; below, a loop is faster than a dozen calls of numpy
 
 
-def encode(mask: NDArray[np.generic]) -> str:
-    """Encode a binary mask (height, width) as a COCO compressed RLE `counts` string."""
+def encode(mask: NDArray[np.generic], box: tuple[int, int, int, int] | None = None) -> str:
+    """Encode a binary mask (height, width) as a COCO compressed RLE `counts` string.
+
+    `box` is its `bbox_xyxy`, where the caller knows it already.
+    """
     if mask.ndim != 2:
         msg = f"an RLE is made of a 2D mask (height, width), found shape {mask.shape}"
         raise ValueError(msg)
     height, width = mask.shape
-    left, top, right, bottom = bbox_xyxy(mask) if mask.size > _SMALL else (0, 0, width, height)
+    if box is None:
+        box = bbox_xyxy(mask) if mask.size > _SMALL else (0, 0, width, height)
+    left, top, right, bottom = box
     # The box of what is marked is put in column-major order with a background pixel before and after it:
     # each change of value is then the start or the end of a foreground run.
     flat = np.zeros((right - left) * height + 2, dtype=bool)
@@ -60,10 +65,11 @@ def area(counts: str) -> int:
 def bbox_xyxy(mask: NDArray[np.generic]) -> tuple[int, int, int, int]:
     """Tight box (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; zeros for an empty mask."""
     rows = np.flatnonzero(mask.any(axis=1))
-    columns = np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
         return (0, 0, 0, 0)
-    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[top:bottom].any(axis=0))
+    return (int(columns[0]), top, int(columns[-1]) + 1, bottom)
 
 
 def string_to_counts(counts: str) -> NDArray[np.int64]:

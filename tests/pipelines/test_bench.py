@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.bench import inputs, machine, manifests, page, remembered
+from pipelines import plan
+from pipelines.bench import codecs, inputs, machine, manifests, page, remembered
 from preprocessing.cards import load_card
-from preprocessing.diff import diff
+from preprocessing.diff import LISTS, diff
 from preprocessing.schema import MANIFEST_SCHEMA
 
 
@@ -49,6 +50,18 @@ def test_copies_of_a_real_dataset_are_that_many_cases(mirror: Path, tmp_path: Pa
         assert all(Path(file).is_file() for pair in twice for file in (pair["image"], *pair["labels"]))
 
 
+def test_codecs_meet_the_same_pictures(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = {**plan.project_params(), "datasets": ["WBC_segmentation", "not there"]}
+    monkeypatch.setattr(plan, "project_params", lambda: params)
+    rows = codecs.measure(mirror, tmp_path, 1)
+    assert {row["codec"] for row in rows} == {"png", "htj2k", "zstd"}
+    for kind in {row["kind"] for row in rows}:
+        assert len({row["pictures"] for row in rows if row["kind"] == kind}) == 1
+    assert all(row["kb"] > 0 and row["encode_ms"] > 0 and row["decode_ms"] > 0 for row in rows)
+    text = page.markdown({"machine": machine.describe(), "repetitions": 1, "total_s": 1, "codecs": rows})
+    assert text.count("| htj2k |") == len(rows) // 3
+
+
 def test_a_made_up_manifest_is_a_manifest_and_changes_where_it_should(tmp_path: Path) -> None:
     old, new = tmp_path / "old.parquet", tmp_path / "new.parquet"
     rows = manifests.BLOCK + 9_000
@@ -56,14 +69,16 @@ def test_a_made_up_manifest_is_a_manifest_and_changes_where_it_should(tmp_path: 
     manifests.write(new, rows, changed=True)
     first = pq.read_table(old)
     assert first.schema.equals(MANIFEST_SCHEMA)
-    assert first.num_rows == rows == pc.count_distinct(first["sample_id"]).as_py()
-    assert pc.count_distinct(first["content_sha256"]).as_py() == rows
+    assert first.num_rows == rows - 28  # those that the new one alone has
+    for name in ("sample_id", "content_sha256", "pixels_digest", "labels_digest"):
+        assert pc.count_distinct(first[name]).as_py() == first.num_rows
     assert first.equals(first.sort_by("sample_id"))
-    counts = diff(first.slice(0, 9_000), pq.read_table(new).slice(0, 9_000))["counts"]
-    assert (counts["changed_pixels"], counts["changed_labels"], counts["moved"]) == (3, 3, 3)
-    assert (counts["added"], counts["removed"]) == (0, 0)
+    counts = diff(first, pq.read_table(new))["counts"]
+    assert sum(counts[name] for name in LISTS) == rows // 1000 + 1
+    assert (counts["changed_pixels"], counts["changed_labels"], counts["moved"]) == (29, 28, 28)
+    assert (counts["added"], counts["removed"], counts["pixels_not_told"]) == (28, 28, 0)
     assert manifests.case(old, new, rows) == manifests.SLICES
-    assert sum(manifests.splits(old, new, rows).values()) == rows
+    assert sum(manifests.splits(old, new, rows).values()) == first.num_rows
 
 
 def test_a_question_that_needs_too_much_is_stopped_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

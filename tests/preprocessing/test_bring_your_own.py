@@ -158,6 +158,19 @@ def vessels_coco(root: Path) -> Truth:
     return {"coronary stenosis": 2 * 200}, 4, 4
 
 
+def competition_runs(root: Path) -> Truth:
+    """Two rectangles of 9 columns and 6 rows in the first picture, one in the second, none in the third."""
+    rows = ["ImageId,EncodedPixels"]
+    for number, places in enumerate(([(3, 3), (20, 30)], [(4, 3)], [])):
+        picture(root / "train_images" / f"{number}.jpg")
+        for y, x in places:
+            runs = (f"{column * SHAPE[0] + y + 1} 6" for column in range(x, x + 9))
+            rows.append(f"{number},{' '.join(runs)}")
+        rows += [] if places else [f"{number},-1"]
+    (root / "train.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return {"lesion": 3 * 54}, 3, 3
+
+
 def two_readers(root: Path) -> Truth:
     for number in range(3):
         picture(root / f"{number}.jpg")
@@ -257,6 +270,7 @@ MAKERS: dict[str, Callable[[Path], Truth]] = {
     "OrgansByFile": organs_by_file,
     "BonesPolygons": bones_polygons,
     "VesselsCoco": vessels_coco,
+    "LesionsOfACompetition": competition_runs,
     "TwoReaders": two_readers,
     "SpleenDecathlon": spleen_decathlon,
     "ProstateNnunet": prostate_nnunet,
@@ -299,6 +313,7 @@ def test_the_card_alone_brings_its_files_in(name: str, tmp_path: Path) -> None:
 
 def test_objects_are_told_apart_as_the_cards_say(tmp_path: Path) -> None:
     wanted = {"PolypsPaired": 8, "NucleiNumbered": 6, "NucleiFiles": 6, "BonesPolygons": 2, "VesselsCoco": 2}
+    wanted["LesionsOfACompetition"] = 3
     for name, objects in wanted.items():
         root, path = tmp_path / name, tmp_path / f"{name}.yaml"
         MAKERS[name](root)

@@ -173,7 +173,10 @@ def flat(tmp_path: Path) -> Path:
     for index in range(4):
         for part in ("images", "masks"):
             (root / part).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.full((8, 9), 255 * (index % 2), dtype=np.uint8)).save(root / part / f"{index}.png")
+            pixels = np.full((8, 9), 255 * (index % 2), dtype=np.uint8)
+            if part == "images":
+                pixels[0] = np.arange(9)
+            Image.fromarray(pixels).save(root / part / f"{index}.png")
     (root / "images/3.png").write_bytes(b"no picture")
     (root / "stray.bin").write_bytes(b"?")
     return root
@@ -203,7 +206,7 @@ def test_counts_that_do_not_add_up_stop_the_build(flat: Path, tmp_path: Path, mo
     with pytest.raises(DataError, match="broken: expected 3 files as found"):
         account(CARD, ["a", "b", "b"], [])
     double = [RawCase("1", "1", ("images/1.png",), ("masks/1.png",))] * 2
-    monkeypatch.setattr("preprocessing.build.cases_of", lambda card: lambda root: iter(double))
+    monkeypatch.setattr("preprocessing.steps.cases.cases_of", lambda card: lambda root: iter(double))
     with pytest.raises(DataError, match=r"broken: expected \d+ cases as found"):
         built(flat, tmp_path / "out")
     assert not (tmp_path / "out" / schema.DATASET_FILE).exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -314,7 +316,7 @@ def test_a_changed_mask_and_a_changed_picture_are_told_apart(flat: Path, tmp_pat
     build(FLAT, flat, tmp_path / "out")
     old = schema.read_manifest(tmp_path / "out")
     Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(flat / "masks/case03.png")
-    Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(flat / "images/case04.png")
+    Image.fromarray(np.eye(40, 50, dtype=np.uint8)).save(flat / "images/case04.png")
     build(FLAT, flat, tmp_path / "out")
     said = diff(old, schema.read_manifest(tmp_path / "out"))
     assert (said["changed_labels"], said["changed_pixels"]) == (["made_up/case03"], ["made_up/case04"])
@@ -384,3 +386,42 @@ def test_the_case_function_travels_to_another_process() -> None:
 
     assert pickle.loads(pickle.dumps(run_case)) is run_case
     assert pickle.loads(pickle.dumps(DEEP)) == DEEP
+
+
+@pytest.mark.parametrize("codec", ["htj2k", "zstd"])
+def test_another_codec_is_another_recipe_with_the_same_samples(flat: Path, tmp_path: Path, codec: str) -> None:
+    plain = build(FLAT, flat, tmp_path / "png")
+    params = {**PARAMS, "harmonize": {**PARAMS["harmonize"], "image_codec": codec}}
+    out = tmp_path / codec
+    made = build_dataset(
+        FLAT, flat, inventory_of(flat), out, params, pseudonym_key=b"k", case_cache=None, source_kind="mirror"
+    )
+    assert made["manifest_digest"] != plain["manifest_digest"]
+    assert made["recipe_sha256"] != plain["recipe_sha256"]
+    old, new = schema.read_manifest(tmp_path / "png"), schema.read_manifest(out)
+    assert set(new["image_format"].to_pylist()) == {codec}
+    assert new["sample_id"].equals(old["sample_id"])
+    assert new["content_sha256"].equals(old["content_sha256"])  # of decoded pixels, whatever they are stored as
+    counts = diff(old, new)["counts"]
+    assert (counts["changed_pixels"], counts["changed_labels"], counts["added"], counts["removed"]) == (0, 0, 0, 0)
+    assert (tmp_path / "png" / schema.FINGERPRINT_FILE).read_bytes() == (out / schema.FINGERPRINT_FILE).read_bytes()
+    pictures = {path.stem: np.asarray(Image.open(path)) for path in (flat / "images").iterdir()}
+    for kind, folder, pattern in (("coco", "images", "*.png"), ("nnunet", "images*", "*_0000.png")):
+        export(out, tmp_path / kind / "Dataset001_squares", kind)
+        files = sorted((tmp_path / kind / "Dataset001_squares").glob(f"{folder}/{pattern}"))
+        assert len(files) == 12
+        for file in files:
+            assert np.array_equal(np.asarray(Image.open(file)), pictures[re.search(r"case\d\d", file.name)[0]])  # type: ignore[index]
+    export(out, tmp_path / "webdataset" / codec, "webdataset")
+    export(tmp_path / "png", tmp_path / "webdataset" / "png", "webdataset")
+    seen = 0
+    for tar in sorted((tmp_path / "webdataset" / codec).glob("*.tar")):
+        with tarfile.open(tar) as members, tarfile.open(tmp_path / "webdataset/png" / tar.name) as others:
+            for name in members.getnames():
+                ours, theirs = (each.extractfile(name).read() for each in (members, others))  # type: ignore[union-attr]
+                if name.endswith(".png"):
+                    assert ours == theirs
+                    seen += 1
+                else:
+                    assert json.loads(ours)["image_format"] == "png"
+    assert seen == 12

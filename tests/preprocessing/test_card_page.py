@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -17,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing import card_figures, ontology, schema
+from preprocessing import card_figures, fingerprint, hashes, ontology, schema
 from preprocessing.build import build_dataset
-from preprocessing.card_page import card_page
+from preprocessing.card_page import card_page, with_leakage
 from preprocessing.card_pictures import pictures
 from preprocessing.cards import ByValue, load_card
+from preprocessing.leakage import KINDS, row_of
 from preprocessing.quality import Account
 from tests.preprocessing.made_version import row, version
 from tests.preprocessing.test_build import FLAT, PARAMS, inventory_of
@@ -67,7 +69,7 @@ class _Page(HTMLParser):
         self._text += data
 
 
-def _page(folder: Path, concepts: dict[int, str], quarantine: list[dict[str, str]] | None = None, **more: Any) -> str:
+def _page(folder: Path, concepts: dict[int, str], quarantine: list[dict[str, str]] | None = None) -> str:
     card = replace(FLAT, labels=ByValue(concepts))
     manifest = schema.read_manifest(folder)
     counts = dict.fromkeys(
@@ -82,7 +84,7 @@ def _page(folder: Path, concepts: dict[int, str], quarantine: list[dict[str, str
         "recipe_sha256": "r",
     }
     refused = pa.Table.from_pylist(quarantine or [], schema=schema.QUARANTINE_SCHEMA)
-    return card_page(card, report, manifest, refused, NOTHING, folder, **more)
+    return card_page(card, report, manifest, refused, NOTHING, folder)
 
 
 def _blob(seed: int, size: int = 40) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -119,6 +121,15 @@ def test_the_page_has_the_figures_of_dataset_json(mirror: Path, tmp_path: Path) 
     assert [one[:3] for one in page.tables["quarantine"][1:]] == [
         [item["case_id"], item["file"], item["reason"]] for item in quarantined
     ]
+    figures = json.loads((out / schema.FINGERPRINT_FILE).read_text(encoding="utf-8"))["figures"]
+    header, *rows = page.tables["fingerprint"]
+    assert header == ["figure", "p05", "p25", "p50", "p75", "p95", "unknown"]
+    assert [one[0] for one in rows] == [f"{name.replace('_', ' ')} {one['unit']}" for name, one in figures.items()]
+    for one, told in zip(rows, figures.values(), strict=True):
+        assert one[6] == str(told["missing"])
+        shown = [told[key] for key in header[1:6]]
+        assert one[1:6] == ["–" if value is None else f"{value:.4g}" for value in shown]
+    assert any("–" not in one for one in rows)
     assert report["manifest_digest"] in text
     assert card.citation.split(",")[0] in text
     assert all(address.startswith("data:") for address in page.fetched)
@@ -181,12 +192,30 @@ def test_what_files_say_is_text_and_never_markup(tmp_path: Path) -> None:
     assert "&lt;/td&gt;&lt;script&gt;" in text
 
 
-def test_leakage_is_told_where_it_is_known(tmp_path: Path) -> None:
+def test_the_row_of_the_leakage_matrix_stands_on_the_page_of_a_workspace(tmp_path: Path) -> None:
     pixels, mask = _blob(1)
-    folder = version(tmp_path / "made", [row("a", pixels, {"polyp": [mask]})])
-    assert "Leakage" not in _page(folder, {1: "polyp"})
-    found = {"ok": False, "said": "2 crossings", "rows": [{"with": "Other", "found": "2 groups"}]}
-    assert _Page(_page(folder, {1: "polyp"}, leakage=found)).tables["leakage"][1] == ["Other", "2 groups"]
+    own = _page(version(tmp_path / "made", [row("a", pixels, {"polyp": [mask]})]), {1: "polyp"})
+    assert "leakage" not in _Page(own).tables
+    assert "segfoundry data leakage" in own
+    one = dict.fromkeys(KINDS, 0)
+    matrix = [
+        {"train": "made", "part": "train", "held_out": "Other", "split": "test", **one, "groups": 2},
+        {"train": "made", "part": "val", "held_out": "Other", "split": "test", **one, "groups": 1, "near": 3},
+        {"train": "<b>", "part": "train", "held_out": "made", "split": "val", **one, "volumes": 1},
+        {"train": "<b>", "part": "train", "held_out": "Other", "split": "val", **one, "pixels": 7},
+    ]
+    found = {"ok": False, "datasets": ["<b>", "Other", "made"], "matrix": matrix, "examples": []}
+    page = with_leakage(own, row_of(found, "made"))
+    assert _Page(page).tables["leakage"][1:] == [
+        ["made", "0", "0"], ["<b>", "0", "1 volumes"], ["Other", "3 groups, 3 near", "0"]
+    ]  # fmt: skip
+    assert "Shared across splits with &lt;b&gt;, Other: training refuses" in page
+    assert with_leakage(page, row_of(found, "made")) == page
+    clean = with_leakage(page, row_of({**found, "matrix": matrix[3:]}, "made"))
+    assert "with the 2 other datasets beside it" in clean
+    assert _Page(clean).tables["leakage"][1:] == [["made", "0", "0"], ["<b>", "0", "0"], ["Other", "0", "0"]]
+    older = own.replace("<!-- leakage -->", "")
+    assert _Page(with_leakage(older, row_of(found, "made"))).tables["leakage"][2] == ["<b>", "0", "1 volumes"]
 
 
 @given(st.lists(st.floats(0.01, 5000, allow_nan=False), min_size=1, max_size=200))
@@ -218,7 +247,16 @@ def test_nothing_is_wider_than_the_screen(width_px: int, tmp_path: Path) -> None
     rows = [row(f"{'a-very-long-case-name-' * 5}{index}", *_wide(index)) for index in range(4)]
     folder = version(tmp_path / "made", rows)
     refused = {"dataset": "made", "case_id": "c" * 120, "file": "f/" * 90, "reason": "r", "expected": "e", "found": "g"}
-    (tmp_path / "card.html").write_text(_page(folder, {1: "polyp", 2: "lesion"}, [refused]), encoding="utf-8")
+    found = fingerprint.fingerprint(
+        schema.read_manifest(folder), pq.read_table(folder / schema.CASES_FILE), hashes.of_version(folder)
+    )
+    (folder / schema.FINGERPRINT_FILE).write_text(json.dumps(found), encoding="utf-8")
+    row_told = {"with": "A_dataset_of_a_long_name" * 2, "out": "12345 groups, 12345 contents, 12345 near", "in": ""}
+    page = with_leakage(
+        _page(folder, {1: "polyp", 2: "lesion"}, [refused]), {"ok": False, "said": "s" * 90, "rows": [row_told]}
+    )
+    assert {"fingerprint", "leakage"} <= set(_Page(page).tables)
+    (tmp_path / "card.html").write_text(page, encoding="utf-8")
     # A frame of the wanted width: browsers refuse windows as narrow as a phone.
     (tmp_path / "frame.html").write_text(
         f"<iframe id=f src=card.html style='width:{width_px}px;height:900px;border:0'></iframe><script>"

@@ -12,7 +12,7 @@ import pytest
 
 from infra.errors import DataError, UsageError
 from preprocessing import ontology
-from preprocessing.cards import Coco, RawCase, Sprites, all_cards, cases_of, load_card
+from preprocessing.cards import ABOUT_MANY, RawCase, all_cards, cases_of, load_card
 from preprocessing.check import check
 from preprocessing.pairing import pair
 from preprocessing.recipe import recipe_file
@@ -91,7 +91,7 @@ def test_a_card_is_complete(name: str) -> None:
     assert set(card.searched) <= set(card.concepts)
     for layout in card.layouts:
         for pattern in (layout.image, layout.label, *layout.readings.values()):
-            about_many = isinstance(layout.labels or card.labels, Coco | Sprites) and pattern == layout.label
+            about_many = isinstance(layout.labels or card.labels, ABOUT_MANY) and pattern == layout.label
             assert not pattern or about_many or "case" in re.compile(pattern).groupindex
     recipe = recipe_file(card)
     assert recipe == recipe_file(load_card(name))

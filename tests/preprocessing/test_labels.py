@@ -69,7 +69,7 @@ def test_a_line_that_encloses_nothing_is_refused() -> None:
 def test_one_file_a_structure(tmp_path: Path, bright: int) -> None:
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
-    Image.fromarray(np.zeros((40, 40, 3), dtype=np.uint8)).save(tmp_path / "images/06.png")
+    Image.fromarray(np.eye(40, dtype=np.uint8)).save(tmp_path / "images/06.png")
     kidneys = {"left+kidney": (2, 12), "right+kidney": (20, 30), "kidney": (2, 30)}
     boxes = {**kidneys, "lesion_0": (5, 6), "lesion_1": (8, 9)}
     for part, (start, stop) in boxes.items():

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from preprocessing.schema import rle
@@ -41,3 +43,12 @@ def test_runs_of_every_length_of_number() -> None:
         mask[1 : run + 1] = True
         assert rle.encode(mask) == _theirs(mask)
         assert rle.encode(np.hstack([~mask[:400], mask[:400]])) == _theirs(np.hstack([~mask[:400], mask[:400]]))
+
+
+@given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30)))
+def test_a_known_box_changes_nothing(mask: NDArray[np.bool_]) -> None:
+    box = rle.bbox_xyxy(mask)
+    assert rle.encode(mask, box) == rle.encode(mask)
+    rows, columns = np.nonzero(mask)
+    expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if rows.size else (0, 0, 0, 0)
+    assert box == expected

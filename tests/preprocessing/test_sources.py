@@ -22,7 +22,9 @@ from infra.errors import DataError, UsageError
 from infra.remote import sync_folder
 from infra.storage import read_json
 from preprocessing import inventory, sources
-from preprocessing.cards import Official, load_card
+from preprocessing.cards import Layout, Official, load_card
+from preprocessing.pairing import files_below, pair
+from preprocessing.quality import account, unclaimed_row
 from preprocessing.sources import locate, read_inventory, scan, write_inventory
 
 CARD = replace(load_card("Phantom_Nuclei"), name="Some_Set", official=None)
@@ -433,18 +435,32 @@ def test_links_out_of_the_dataset_are_not_followed(tmp_path: Path) -> None:
     (root / "out").symlink_to(tmp_path / "secret")
     (root / "up").symlink_to(tmp_path)
     (root / "loop").symlink_to(root)
+    (root / "circle").symlink_to(root / "circle")
     (root / "dead").symlink_to(root / "nothing")
     (root / "inside").symlink_to(root / "list.csv")
     os.mkfifo(root / "pipe")
     assert [each["file"] for each in scan(root, tmp_path / "c.json")] == ["images/a.png", "inside", "list.csv"]
+    assert files_below(root) == ["images/a.png", "inside", "list.csv"]
 
 
-def test_a_missing_root_and_a_name_that_is_not_utf8_are_named(tmp_path: Path) -> None:
+def test_a_missing_root_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a dataset's folder"):
         scan(tmp_path / "none", tmp_path / "c.json")
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")).write_bytes(b"1")
-    with pytest.raises(DataError, match="UTF-8"):
-        scan(tmp_path, tmp_path / "c.json")
+
+
+def test_a_name_that_is_not_utf8_ends_nothing_and_is_quarantined(tmp_path: Path) -> None:
+    root, cache = tmp_path / "root", tmp_path / "c.json"
+    root.mkdir()
+    Path(os.fsdecode(os.fsencode(root) + b"/bad\xff.png")).write_bytes(b"1")
+    listed = scan(root, cache)
+    assert [each["file"] for each in listed] == files_below(root) == ["bad\\xff.png"]
+    write_inventory(tmp_path / "i.jsonl", listed)
+    assert read_inventory(tmp_path / "i.jsonl") == scan(root, cache) == listed
+    card = load_card("Kvasir-SEG")
+    anything = replace(card, layouts=(Layout(image=r"(?P<case>.+)\.png", label=r"(?P<case>.+)_mask\.png"),))
+    assert pair(anything, files_below(root)) == []
+    row = unclaimed_row(account(anything, files_below(root), []).unclaimed[0])
+    assert (row["reason"], row["file"]) == ("file_name", "bad\\xff.png")
 
 
 def test_equal_inventories_have_equal_bytes_and_survive_the_round_trip(tmp_path: Path) -> None:

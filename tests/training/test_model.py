@@ -108,6 +108,6 @@ def test_recipe_names_are_checked() -> None:
     from infra.errors import UsageError
     from training.recipes import resolve
 
-    with pytest.raises(UsageError, match=r"train\.recipe: expected one of tiny, found 'huge'"):
+    with pytest.raises(UsageError, match=r"train\.recipe: expected one of full, paper, small, tiny, found 'huge'"):
         resolve({"recipe": "huge"})
     assert resolve({"recipe": "tiny", "steps": 12}) == replace(tiny(), steps=12)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.optimiser import BETAS, MuonAdamW, is_matrix, make_optimiser
+from training.optimiser import MuonAdamW, is_matrix, make_optimiser
 from training.recipes import tiny
 
 
@@ -61,7 +61,7 @@ def test_a_matrix_moves_along_an_orthogonal_direction_and_the_rest_as_adamw_says
     rest = {name: other for name, other in twin.named_parameters() if not is_matrix(name, other)}
     decays = {name: decay if name == "head.weight" else 0.0 for name in rest}
     groups = [{"params": [other], "weight_decay": decays[name]} for name, other in rest.items()]
-    torch.optim.AdamW(groups, lr=rate, betas=BETAS).step()
+    torch.optim.AdamW(groups, lr=rate, betas=tiny().betas).step()
     _optimiser(model).step()
     for name, expected in rest.items():
         torch.testing.assert_close(model.state_dict()[name], expected.detach())

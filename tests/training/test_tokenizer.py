@@ -3,15 +3,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.training.test_golden import golden  # noqa: F401
 from training.sam3.tokenizer import PromptTokenizer
 
 
-def test_ids_equal_the_official_ones(golden: Path) -> None:  # noqa: F811
+def test_ids_equal_the_official_ones(golden: Path) -> None:
     prompts = json.loads((golden / "tokenizer.json").read_text())["prompts"]
     ids = PromptTokenizer.from_installed()([entry["text"] for entry in prompts])
     wrong = [entry["text"] for entry, row in zip(prompts, ids.tolist(), strict=True) if row != entry["ids"]]
     assert wrong == []
+    assert all(
+        (row != 0).tolist() == [bool(valid) for valid in entry["mask_valid"]]
+        for entry, row in zip(prompts, ids, strict=True)
+    )
 
 
 def test_a_saved_tokenizer_is_the_same(tmp_path: Path) -> None:

@@ -1,25 +1,24 @@
-"""SAM3's fine-tuning losses, in fp32 (formulas of the official criterion, held against its figures in the tests).
-
-`normaliser` is the number of objects over all prompts, at least 1; in distributed training it is
-averaged over ranks by the caller.
-"""
+"""SAM3's fine-tuning criterion: the terms of `terms.py`, weighted and summed over decoder layers, in fp32."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from training.sam3.boxes import cxcywh_to_xyxy, iou_and_giou
-from training.sam3.matcher import match
-from training.sam3.model import Predictions
+from training.sam3.matcher import match, match_many
+from training.sam3.model import OneToMany, Predictions
+from training.sam3.terms import box_losses, classification_loss, mask_losses, presence_loss, semantic_losses
+
+Pairs = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weight of each term; the defaults are the official fine-tuning recipe's."""
+    """Weight of each term; the defaults are the official fine-tuning recipe's, without its one-to-many branch."""
 
     boxes_l1: float = 5.0
     boxes_giou: float = 2.0
@@ -29,6 +28,9 @@ class LossWeights:
     masks_dice: float = 10.0
     semantic_focal: float = 20.0
     semantic_dice: float = 30.0
+    one_to_many: float = 0.0  # of the branch as a whole, officially 2; 0: no branch, and no second set of queries
+    padded_queries: float = 0  # classification is divided as if there were so many queries, officially 200
+    scale_by_prompts: float = 0  # the sum is multiplied by the number of prompts to this power, officially 0.5
 
 
 @dataclass
@@ -39,135 +41,101 @@ class Targets:
     prompt: Tensor  # (objects,) index of the prompt an object answers
     masks: Tensor  # (objects, height, width), 0..1
     semantic: Tensor  # (prompts, height, width), 0..1: union of a prompt's objects
-
-
-def sigmoid_focal(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Element-wise focal loss (arXiv:1708.02002); a negative `alpha` leaves the balance out."""
-    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    probability = logits.sigmoid()
-    correct = probability * target + (1 - probability) * (1 - target)
-    loss = loss * (1 - correct) ** gamma
-    if alpha >= 0:
-        loss = loss * (alpha * target + (1 - alpha) * (1 - target))
-    return loss
-
-
-def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """1 − (2·overlap + 1) / (sum + 1) for each row of (rows, pixels) (V-Net, arXiv:1606.04797)."""
-    probability = logits.sigmoid()
-    overlap = 2 * (probability * target).sum(-1)
-    return 1 - (overlap + 1) / (probability.sum(-1) + target.sum(-1) + 1)
-
-
-def box_losses(boxes_cxcywh: Tensor, targets_cxcywh: Tensor, normaliser: Tensor | float) -> tuple[Tensor, Tensor]:
-    """L1 and generalised-IoU loss of matched pairs (pairs, 4)."""
-    l1 = (boxes_cxcywh - targets_cxcywh).abs().sum() / normaliser
-    _, giou = iou_and_giou(cxcywh_to_xyxy(boxes_cxcywh), cxcywh_to_xyxy(targets_cxcywh))
-    return l1, (1 - giou).sum() / normaliser
-
-
-def classification_losses(
-    logits: Tensor,
-    presence: Tensor,
-    matched: tuple[Tensor, Tensor],
-    iou: Tensor,
-    has_object: Tensor,
-    *,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
-    positive_weight: float = 10.0,
-) -> tuple[Tensor, Tensor]:
-    """IoU-aware binary cross-entropy of the queries, and the presence loss.
-
-    A matched query's soft target is score^alpha · IoU^(1 − alpha). Where a prompt has no object its
-    queries are not trained: presence alone says so.
-
-    Args:
-        logits: (prompts, queries).
-        presence: (prompts,) logits.
-        matched: prompt and query index of the pairs.
-        iou: (pairs,) IoU of predicted and true box.
-        has_object: (prompts,) bool.
-        alpha: share of the score in the soft target.
-        gamma: focus on confident false alarms.
-        positive_weight: weight of matched queries.
-    """
-    probability = logits.sigmoid()
-    hard = torch.zeros_like(logits)
-    hard[matched] = 1.0
-    with torch.no_grad():
-        soft = torch.zeros_like(logits)
-        soft[matched] = (probability[matched] ** alpha * iou.clamp(min=0) ** (1 - alpha)).clamp(min=0.01)
-    positive = F.binary_cross_entropy_with_logits(logits, soft, reduction="none") * hard * positive_weight
-    negative = F.binary_cross_entropy_with_logits(logits, hard, reduction="none") * (1 - hard) * probability**gamma
-    wanted = has_object.to(logits.dtype)
-    classification = ((positive + negative) * wanted.unsqueeze(1)).mean()
-    return classification, sigmoid_focal(presence, wanted, alpha=0.5, gamma=0.0).mean()
-
-
-def mask_losses(logits: Tensor, target: Tensor, normaliser: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Focal and Dice loss of matched masks (pairs, height, width); logits are resized to the target."""
-    if logits.shape[-2:] != target.shape[-2:]:
-        logits = F.interpolate(logits.unsqueeze(1), target.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
-    rows, truth = logits.flatten(1), target.flatten(1)
-    focal = sigmoid_focal(rows, truth, 0.25, 2.0).mean(1).sum() / normaliser
-    return focal, dice_loss(rows, truth).sum() / normaliser
-
-
-def semantic_losses(logits: Tensor, target: Tensor, has_object: Tensor) -> tuple[Tensor, Tensor]:
-    """Focal and Dice loss of the semantic map (prompts, height, width), over prompts that have an object."""
-    if logits.shape[-2:] != target.shape[-2:]:
-        logits = F.interpolate(logits.unsqueeze(1), target.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
-    rows, truth = logits.flatten(1), target.flatten(1)
-    wanted = has_object.to(logits.dtype)
-    count = wanted.sum() + 1e-6
-    focal = (sigmoid_focal(rows, truth, 0.6, 2.0).mean(1) * wanted).sum() / count
-    return focal, (dice_loss(rows, truth) * wanted).sum() / count
+    valid_mask: Tensor | None = None  # (objects,) bool: False where an object has a box and no usable mask
 
 
 def criterion(
     predictions: Predictions, targets: Targets, weights: LossWeights, normaliser: Tensor | float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum over all decoder layers, and the last layer's unweighted terms for the log."""
+    """Weighted sum over all decoder layers, and the last layer's unweighted terms for the log.
+
+    With `weights.one_to_many` the second set of queries is matched one to many in the last layer and one to one in
+    the earlier ones, as officially; it has boxes, classification and masks, but no presence of its own.
+    """
     prompts = predictions.logits.shape[1]
     has_object = torch.zeros(prompts, dtype=torch.bool, device=predictions.logits.device)
     has_object[targets.prompt] = True
     total = predictions.logits.new_zeros((), dtype=torch.float32)
-    terms: dict[str, Tensor] = {}
-    layers = predictions.logits.shape[0]
-    for layer in range(layers):
-        logits = predictions.logits[layer].float()
-        boxes = predictions.boxes_cxcywh[layer].float()
-        prompt, query, which = match(logits, boxes, targets.boxes_cxcywh, targets.prompt)
-        pairs, wanted = boxes[prompt, query], targets.boxes_cxcywh[which]
-        l1, giou = box_losses(pairs, wanted, normaliser)
-        iou, _ = iou_and_giou(cxcywh_to_xyxy(pairs.detach()), cxcywh_to_xyxy(wanted))
-        classification, presence = classification_losses(
-            logits, predictions.presence[layer].float(), (prompt, query), iou, has_object
-        )
-        total = total + (
-            weights.boxes_l1 * l1
-            + weights.boxes_giou * giou
-            + weights.classification * classification
-            + weights.presence * presence
-        )
-        if layer == layers - 1:
-            focal, dice = mask_losses(predictions.masks[prompt, query].float(), targets.masks[which], normaliser)
-            semantic_focal, semantic_dice = semantic_losses(predictions.semantic.float(), targets.semantic, has_object)
-            total = total + (
-                weights.masks_focal * focal
-                + weights.masks_dice * dice
-                + weights.semantic_focal * semantic_focal
-                + weights.semantic_dice * semantic_dice
-            )
-            terms = {
-                "boxes_l1": l1,
-                "boxes_giou": giou,
-                "classification": classification,
-                "presence": presence,
-                "masks_focal": focal,
-                "masks_dice": dice,
-                "semantic_focal": semantic_focal,
-                "semantic_dice": semantic_dice,
-            }
+    last = predictions.logits.shape[0] - 1
+    for layer in range(last + 1):
+        pairs, terms = _query_terms(predictions, layer, targets, has_object, weights, normaliser, match)
+        terms["presence"] = presence_loss(predictions.presence[layer].float(), has_object)
+        total = total + _weighted(terms, weights)
+    # a term of weight 0 is not computed: at full size the maps are most of a step's loss memory
+    of_masks = _mask_terms(predictions.masks, pairs, targets, normaliser, weights)
+    if weights.semantic_focal or weights.semantic_dice:
+        focal, dice = semantic_losses(predictions.semantic.float(), targets.semantic, has_object)
+        of_masks |= {"semantic_focal": focal, "semantic_dice": dice}
+    total = total + _weighted(of_masks, weights)
+    terms |= of_masks
+    if weights.one_to_many > 0:
+        total = total + weights.one_to_many * _second_set(predictions, targets, has_object, weights, normaliser, terms)
+    if weights.scale_by_prompts:
+        total = total * prompts**weights.scale_by_prompts
     return total, {name: value.detach() for name, value in terms.items()}
+
+
+def _second_set(
+    predictions: Predictions,
+    targets: Targets,
+    has_object: Tensor,
+    weights: LossWeights,
+    normaliser: Tensor | float,
+    terms: dict[str, Tensor],
+) -> Tensor:
+    if predictions.one_to_many is None:
+        msg = "the one-to-many loss needs predictions of the second set of queries: decode(…, one_to_many=True)"
+        raise ValueError(msg)
+    second = predictions.one_to_many
+    total = predictions.logits.new_zeros((), dtype=torch.float32)
+    last = second.logits.shape[0] - 1
+    for layer in range(last + 1):
+        matcher = match_many if layer == last else match
+        pairs, found = _query_terms(second, layer, targets, has_object, weights, normaliser, matcher)
+        total = total + _weighted(found, weights)
+    found |= (of_masks := _mask_terms(second.masks, pairs, targets, normaliser, weights))
+    terms |= {f"{name}_one_to_many": value for name, value in found.items()}
+    return total + _weighted(of_masks, weights)
+
+
+def _weighted(terms: dict[str, Tensor], weights: LossWeights) -> Tensor | float:
+    if not terms:
+        return 0.0
+    first, *others = (getattr(weights, name) * value for name, value in terms.items())
+    total: Tensor = first
+    for part in others:
+        total = total + part
+    return total
+
+
+def _query_terms(
+    predictions: Predictions | OneToMany,
+    layer: int,
+    targets: Targets,
+    has_object: Tensor,
+    weights: LossWeights,
+    normaliser: Tensor | float,
+    matcher: Callable[[Tensor, Tensor, Tensor, Tensor], Pairs],
+) -> tuple[Pairs, dict[str, Tensor]]:
+    """Pairs of one layer's queries, and their box and classification terms by the name of their weight."""
+    logits = predictions.logits[layer].float()
+    boxes = predictions.boxes_cxcywh[layer].float()
+    prompt, query, which = matcher(logits, boxes, targets.boxes_cxcywh, targets.prompt)
+    predicted, wanted = boxes[prompt, query], targets.boxes_cxcywh[which]
+    l1, giou = box_losses(predicted, wanted, normaliser)
+    iou, _ = iou_and_giou(cxcywh_to_xyxy(predicted.detach()), cxcywh_to_xyxy(wanted))
+    classification = classification_loss(
+        logits, (prompt, query), iou, trained=has_object, padded_queries=weights.padded_queries
+    )
+    return (prompt, query, which), {"boxes_l1": l1, "boxes_giou": giou, "classification": classification}
+
+
+def _mask_terms(
+    masks: Tensor, pairs: Pairs, targets: Targets, normaliser: Tensor | float, weights: LossWeights
+) -> dict[str, Tensor]:
+    if not (weights.masks_focal or weights.masks_dice):
+        return {}
+    prompt, query, which = pairs
+    valid = None if targets.valid_mask is None else targets.valid_mask[which]
+    focal, dice = mask_losses(masks[prompt, query].float(), targets.masks[which], normaliser, valid)
+    return {"masks_focal": focal, "masks_dice": dice}

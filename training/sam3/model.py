@@ -2,13 +2,16 @@
 
 What the subclass adds (the facts are in docs/training.md): outputs of every decoder layer for the
 auxiliary losses; one image with many prompts (vision once, head once a prompt); the geometry
-encoder's CLS token in text-only calls, as the official model has it; RoIAlign without torchvision.
+encoder's CLS token in text-only calls, as the official model has it; RoIAlign without torchvision;
+layers that can be recomputed and stages that torch.compile takes whole (`layers.py`).
 The state_dict is transformers' own, name by name.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +23,8 @@ from transformers.models.sam3.modeling_sam3 import (
 )
 
 from training.sam3.boxes import cxcywh_to_xyxy
+from training.sam3.layers import DetrDecoder, DetrEncoderLayer, GeometryLayer, MaskDecoder, SinePosition, grid_of
+from training.sam3.one_to_many import SelfAttention, decode_twice
 from training.sam3.roi_align import roi_align
 
 PADDING_LABEL = -10
@@ -43,6 +48,15 @@ class TextFeatures:
 
 
 @dataclass
+class OneToMany:
+    """What the second set of queries says (`one_to_many.py`); axes as in `Predictions`."""
+
+    logits: Tensor
+    boxes_cxcywh: Tensor
+    masks: Tensor
+
+
+@dataclass
 class Predictions:
     """Head outputs for a pack of prompts; the first axis of layered tensors is the decoder layer."""
 
@@ -51,6 +65,7 @@ class Predictions:
     presence: Tensor  # (layers, prompts)
     masks: Tensor  # (prompts, queries, height, width) logits, last layer
     semantic: Tensor  # (prompts, height, width) logits
+    one_to_many: OneToMany | None = None  # where it was asked for
 
 
 class GeometryEncoder(Sam3GeometryEncoder):
@@ -78,9 +93,29 @@ class GeometryEncoder(Sam3GeometryEncoder):
 class PromptableSam3(Sam3Model):
     """SAM3's image model, split into its three stages so that a prompt costs only its own head."""
 
+    supports_gradient_checkpointing = True
+
     def __init__(self, config: Sam3Config) -> None:
         super().__init__(config)
         self.geometry_encoder = GeometryEncoder(config.geometry_encoder_config)
+        self.detr_decoder = DetrDecoder(config.detr_decoder_config, grid_of(config))
+        self.mask_decoder = MaskDecoder(config.mask_decoder_config)
+        self.vision_encoder.neck.position_encoding.__class__ = SinePosition
+        for layer in self.geometry_encoder.layers:
+            layer.__class__ = GeometryLayer
+        for layer in self.detr_encoder.layers:
+            layer.__class__ = DetrEncoderLayer
+        for layer in self.detr_decoder.layers:
+            layer.self_attn.__class__ = SelfAttention
+
+    def compile_stages(self, **options: Any) -> None:
+        """Have `encode_images`, `encode_text` and `decode` compiled, each as one graph, when they are first called.
+
+        `options` go to torch.compile. The weights and their names stay as they are.
+        """
+        for stage in ("encode_images", "encode_text", "decode"):
+            compiled = torch.compile(getattr(self, stage), fullgraph=True, **options)
+            object.__setattr__(self, stage, compiled)
 
     def encode_images(self, pixel_values: Tensor) -> ImageFeatures:
         """Features of images (images, 3, size, size), normalised to -1..1."""
@@ -101,6 +136,8 @@ class PromptableSam3(Sam3Model):
         text_of_prompt: Tensor,
         boxes_cxcywh: Tensor | None = None,
         box_labels: Tensor | None = None,
+        *,
+        one_to_many: bool = False,
     ) -> Predictions:
         """Run the head for a pack of prompts.
 
@@ -111,12 +148,11 @@ class PromptableSam3(Sam3Model):
             text_of_prompt: (prompts,) index into the texts.
             boxes_cxcywh: (prompts, boxes, 4), normalised; None for text alone.
             box_labels: (prompts, boxes): 1 positive, 0 negative, -10 not there.
+            one_to_many: also run the second set of queries that training may use.
         """
-        levels = [level.index_select(0, image_of_prompt) for level in images.levels]
-        positions = [
-            position[:1].expand(len(level), -1, -1, -1)
-            for position, level in zip(images.positions, levels, strict=True)
-        ]
+        # the head proper looks at the coarsest level; the mask decoder spreads the finer ones over the prompts
+        features = images.levels[-1].index_select(0, image_of_prompt)
+        position = images.positions[-1][:1].expand(len(image_of_prompt), -1, -1, -1)
         text_features = text.features[text_of_prompt]
         text_mask = text.mask[text_of_prompt]
         count = len(image_of_prompt)
@@ -128,18 +164,19 @@ class PromptableSam3(Sam3Model):
             box_embeddings=boxes_cxcywh,
             box_mask=there,
             box_labels=torch.where(there, box_labels, 0),
-            img_feats=levels,
-            img_pos_embeds=positions,
+            img_feats=[features],
+            img_pos_embeds=[position],
         )
         prompt = torch.cat([text_features, geometry.last_hidden_state], dim=1)
         prompt_mask = torch.cat([text_mask, geometry.attention_mask.bool()], dim=1)
         encoded = self.detr_encoder(
-            vision_features=[levels[-1]],
+            vision_features=[features],
             text_features=prompt,
-            vision_pos_embeds=[positions[-1]],
+            vision_pos_embeds=[position],
             text_mask=prompt_mask,
         )
-        decoded = self.detr_decoder(
+        decoder = partial(decode_twice, self.detr_decoder) if one_to_many else self.detr_decoder
+        decoded = decoder(
             vision_features=encoded.last_hidden_state,
             text_features=prompt,
             vision_pos_encoding=encoded.pos_embeds_flattened,
@@ -151,15 +188,19 @@ class PromptableSam3(Sam3Model):
         logits = self.dot_product_scoring(decoder_hidden_states=hidden, text_features=prompt, text_mask=prompt_mask)
         masks = self.mask_decoder(
             decoder_queries=hidden[-1],
-            backbone_features=levels,
+            backbone_features=list(images.levels),
             encoder_hidden_states=encoded.last_hidden_state,
             prompt_features=prompt,
             prompt_mask=prompt_mask,
+            image_of_prompt=image_of_prompt,
         )
+        logits, queries = logits.squeeze(-1), self.detr_decoder.config.num_queries
+        second = OneToMany(logits[..., queries:], boxes[:, :, queries:], masks.pred_masks[:, queries:])
         return Predictions(
-            logits=logits.squeeze(-1),
-            boxes_cxcywh=boxes,
+            logits=logits[..., :queries],
+            boxes_cxcywh=boxes[:, :, :queries],
             presence=decoded.presence_logits.squeeze(-1),
-            masks=masks.pred_masks,
+            masks=masks.pred_masks[:, :queries],
             semantic=masks.semantic_seg.squeeze(1),
+            one_to_many=second if one_to_many else None,
         )

@@ -13,7 +13,6 @@ import json
 import re
 from pathlib import Path
 
-import ftfy
 import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
@@ -26,6 +25,8 @@ _BYTES, _SPECIAL = 256, 2
 
 def clean(text: str) -> str:
     """Official cleaning: ftfy, HTML unescaped twice, white space collapsed, lower case."""
+    import ftfy  # a bare GPU machine, where prompts may come as ids, does without
+
     return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(text)))).strip().lower()
 
 

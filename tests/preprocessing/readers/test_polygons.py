@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 from pathlib import Path
@@ -123,6 +125,50 @@ def test_circles_and_ellipses_have_their_area(root: Path) -> None:
     (root / "masks/a.json").write_text(imagescope(("2", [(10.0, 20.0), (70.0, 40.0)], "0")))
     row = only(read(card_of(Polygons({"": "disc"})), root)).rows[0]
     assert mask(row, "disc").sum() == pytest.approx(math.pi * 30 * 10, rel=0.03)
+
+
+def labelme_mask(box: list[tuple[float, float]], pixels: np.ndarray[Any, Any]) -> str:
+    """As labelme 5.3 and later writes what its AI tools draw: a PNG of the box, corners included."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    said = {"label": "polyp", "shape_type": "mask", "points": box, "mask": base64.b64encode(buffer.getvalue()).decode()}
+    return json.dumps({"version": "5.5.0", "shapes": [said], "imageHeight": HEIGHT, "imageWidth": WIDTH})
+
+
+@pytest.mark.parametrize("place", [(10, 20), (70, 50)])
+def test_a_mask_of_labelme_lies_where_its_box_lies(root: Path, place: tuple[int, int]) -> None:
+    x, y = place
+    pixels = np.zeros((12, 14), dtype=bool)
+    pixels[2:9, 1:5] = pixels[10, 13] = True
+    (root / "masks/a.json").write_text(labelme_mask([(x, y), (x + 13.0, y + 11.0)], pixels))
+    expected = np.zeros((HEIGHT + 20, WIDTH + 20), dtype=bool)
+    expected[y : y + 12, x : x + 14] = pixels
+    row = only(read(card_of(Polygons({"polyp": "polyp"})), root)).rows[0]
+    assert np.array_equal(mask(row, "polyp"), expected[:HEIGHT, :WIDTH])  # what lies outside is cut off
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"), [([(10.0, 20.0), (30.0, 40.0)], "unreadable"), ([(10.0, 20.0)], "unreadable"),
+                        ([(200.0, 200.0), (213.0, 211.0)], "polygon")],
+)  # fmt: skip
+def test_a_mask_of_labelme_that_does_not_fit_its_box_is_refused(
+    root: Path, box: list[tuple[float, float]], reason: str
+) -> None:
+    (root / "masks/a.json").write_text(labelme_mask(box, np.ones((12, 14), dtype=bool)))
+    (result,) = read(card_of(Polygons({"polyp": "polyp"})), root).values()
+    refusal = result.refusal
+    assert refusal is not None
+    assert refusal["reason"] == reason
+
+
+@pytest.mark.parametrize("kind", ["line", "linestrip", "point", "points"])
+def test_shapes_that_enclose_nothing_are_no_mask(root: Path, kind: str) -> None:
+    (root / "masks/a.json").write_text(labelme(("polyp", kind, SQUARE[:2])))
+    (result,) = read(card_of(Polygons({"polyp": "polyp"})), root).values()
+    refusal = result.refusal
+    assert refusal is not None
+    assert refusal["reason"] == "label_kind"
+    assert kind in refusal["found"]
 
 
 def test_contours_per_eye_structure_and_expert_as_in_papila(root: Path) -> None:

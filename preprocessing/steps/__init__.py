@@ -1,0 +1,1 @@
+"""What `preprocessing.build` does one after the other: cases, refusals, what is written."""

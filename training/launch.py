@@ -16,19 +16,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from infra.compute import ray_map
 from infra.errors import ServiceError, UsageError
-from infra.storage import digest_of, read_json, sha256_file, write_json, write_text
+from infra.storage import digest_of
 from preprocessing import schema
-from preprocessing.schema.licences import model_licence
 from training import recipes
+from training.candidate import publish, write_final
 from training.failures import Losses, verdict
-from training.measure import THRESHOLD_SAMPLES, places, replaced_folder, run_evaluation, threshold_job
+from training.measure import run_evaluation
 from training.spec import (
-    CONFIG,
-    START,
-    TOKENIZER,
-    WEIGHTS,
     FitSpec,
     RunSettings,
     choose_strategy,
@@ -40,7 +35,6 @@ __all__ = ["run_evaluation", "run_training"]
 
 Progress = Callable[[dict[str, Any]], None]
 
-ENGINE = "training.predict:Segmenter"
 _POLL_SECONDS = 0.5
 _NODES_SECONDS = 120  # to wait for nodes after some were lost
 LOSSES_FILE = "losses.jsonl"
@@ -94,7 +88,7 @@ def run_training(
         _refuse_too_many(workers)
         with _watch(run_dir, progress):
             _train(spec, final, workers, int(params.get("min_workers") or workers))
-    return _publish(spec, final, out, digests, workers)
+    return publish(spec, final, out, digests, workers)
 
 
 def _need_fitting_start(start: str) -> None:
@@ -219,7 +213,7 @@ def _rank(config: dict[str, Any]) -> None:
     from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
     from ray.train.torch import get_device
 
-    from training import distributed
+    from training import distributed, fsdp2
     from training.checkpoints import CheckpointStore, CheckpointWriter
     from training.fit import fit
     from training.module import Sam3Training
@@ -236,7 +230,7 @@ def _rank(config: dict[str, Any]) -> None:
         if spec.run.sample_log:
             callbacks = [*callbacks, distributed.SampleLog(Path(spec.run_dir) / "samples", rank, world_size)]
         sharded = kind == "fsdp2"
-        strategy = distributed.Fsdp2Strategy(device) if sharded else RayDDPStrategy(**distributed.DDP_OPTIONS)
+        strategy = fsdp2.Fsdp2Strategy(device) if sharded else RayDDPStrategy(**distributed.DDP_OPTIONS)
         return distributed.make_trainer(spec, strategy, writer, callbacks, plugins=[RayLightningEnvironment()])
 
     with distributed.resume_point(writer.store, device) as resume:
@@ -247,28 +241,11 @@ def _rank(config: dict[str, Any]) -> None:
             barrier=torch.distributed.barrier,
             make_trainer=make_trainer,
             resume=resume,
-            module_class=distributed.ShardedTraining if kind == "fsdp2" else Sam3Training,
+            module_class=fsdp2.ShardedTraining if kind == "fsdp2" else Sam3Training,
         )
     weights = result.module.averaged_state()  # all ranks: it may be divided among them
     if rank == 0:
-        _write_final(spec, final, result, weights)
-
-
-def _write_final(spec: FitSpec, final: Path, result: Any, weights: Any) -> None:
-    from training.fit import start_model
-    from training.sam3.checkpoint import save_weights
-    from training.sam3.tokenizer import PromptTokenizer
-
-    final.mkdir(parents=True, exist_ok=True)
-    begun, loaded = start_model(spec.recipe, spec.start, digest=True)
-    save_weights(final / START, begun.state_dict())
-    save_weights(final / WEIGHTS, weights)
-    PromptTokenizer.from_installed().save(final / TOKENIZER)
-    write_text(final / "history.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in result.history))
-    parameters = sum(parameter.numel() for parameter in result.module.model.parameters())
-    guard = result.module.guard
-    done = {"parameters": parameters, "skipped_batches": guard.skipped, "skipped": guard.records}
-    write_json(final / "done.json", {**done, "start": loaded.record() if loaded else None})
+        write_final(spec, final, result, weights)
 
 
 @contextlib.contextmanager
@@ -295,47 +272,3 @@ def _watch(run_dir: Path, progress: Progress | None) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _publish(spec: FitSpec, final: Path, out: Path, digests: dict[str, str], workers: int) -> dict[str, Any]:
-    """Choose the thresholds on the validation split, then put the candidate folder in place."""
-    from training.decision import choose_decision, decision_record
-
-    done = read_json(final / "done.json")
-    with replaced_folder(out) as folder:
-        for name in (START, WEIGHTS, "history.jsonl"):
-            shutil.copyfile(final / name, folder / name)
-        shutil.copytree(final / TOKENIZER, folder / TOKENIZER)
-        config: dict[str, Any] = {
-            "engine": ENGINE,
-            "image_size": spec.recipe.image_size,
-            "sam3": spec.recipe.sam3,
-            "recipe": spec.recipe.name,
-        }
-        write_json(folder / CONFIG, config)
-        # the start checkpoint is judged by thresholds of its own: "before" must not be worse than it is
-        for name, weights in (("decision", WEIGHTS), ("start_decision", START)):
-            jobs = [
-                {"folder": str(folder), "weights": weights, **place}
-                for place in places(Path(spec.data_root), spec.datasets, "val", THRESHOLD_SAMPLES)
-            ]
-            parts = sorted(ray_map(threshold_job, jobs), key=lambda item: item[0])
-            rows = [row for _, part in parts for row in part]
-            config[name] = decision_record(choose_decision(rows, calibrate=spec.recipe.calibrate_presence))
-        write_json(folder / CONFIG, config)
-        record = {
-            "recipe": asdict(spec.recipe),
-            "seed": spec.recipe.seed,
-            "steps": spec.recipe.steps,
-            "workers": workers,
-            "parameters": done["parameters"],
-            "skipped_batches": done["skipped_batches"],
-            "skipped": done["skipped"],
-            "start": done["start"],
-            "datasets": digests,
-            "licence": model_licence(schema.read_dataset_file(Path(spec.data_root) / name) for name in digests),
-            "weights_sha256": sha256_file(folder / WEIGHTS),
-            "start_sha256": sha256_file(folder / START),
-        }
-        write_json(folder / "train.json", record)
-    return record

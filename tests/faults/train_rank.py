@@ -22,16 +22,9 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from training.checkpoints import CheckpointStore, CheckpointWriter
-from training.distributed import (
-    DDP_OPTIONS,
-    Fsdp2Strategy,
-    SampleLog,
-    ShardedTraining,
-    full_tensor,
-    make_trainer,
-    resume_point,
-)
+from training.distributed import DDP_OPTIONS, SampleLog, make_trainer, resume_point
 from training.fit import fit
+from training.fsdp2 import Fsdp2Strategy, ShardedTraining, full_tensor
 from training.module import Sam3Training
 from training.recipes import tiny
 from training.spec import FitSpec, LoaderSettings, RunSettings

@@ -94,7 +94,8 @@ def test_a_lost_node_costs_no_sample(cluster: Any, tmp_path: Path) -> None:
     (loss,) = [json.loads(line) for line in (run_dir / launch.LOSSES_FILE).read_text().splitlines()]
     assert loss["goes_on_from"] == min(found[1]) - 1
     was, now = (_measured(data, folder, tmp_path) for folder in (still, out))
-    assert now == pytest.approx(was, abs=1e-3)
+    # fewer ranks have fewer means over their own prompts (docs/runs.md): the samples are the same, the sums nearly
+    assert now == pytest.approx(was, abs=5e-3)
 
 
 def _measured(data: Path, candidate: Path, tmp_path: Path) -> dict[str, float]:

@@ -77,7 +77,9 @@ def test_no_sample_is_lost_or_seen_twice(
     first, second = attempts(tmp_path)
     # at the checkpoint's own step the file may have become whole in time, or not: then the run begins anew
     expected = {"first": [1], "before": [1], "at": [1, EVERY + 1], "after": [1, EVERY + 1], "last": [2 * EVERY + 1]}
-    assert min(second) in expected[point]
+    # a last rank that dies when all steps are done may leave the others time to save the end
+    done = point == "last" and set(first) == set(undisturbed.samples) and not second
+    assert done or min(second) in expected[point]
     assert max(first, default=0) <= step
     assert lineage([first, second]) == undisturbed.samples
     if worlds == (1, 1):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from training.sam3.assignment import cheapest
 from training.sam3.boxes import cxcywh_to_xyxy, iou_and_giou
 
 COST_CLASS, COST_L1, COST_GIOU = 2.0, 5.0, 2.0
@@ -47,7 +47,7 @@ def match(
     found: list[tuple[int, int, int]] = []
     for prompt in np.unique(prompts):
         objects = np.flatnonzero(prompts == prompt)
-        rows, columns = linear_sum_assignment(costs[objects])
+        rows, columns = cheapest(costs[objects])
         found.extend((int(prompt), int(query), int(objects[row])) for row, query in zip(rows, columns, strict=True))
     triples = torch.tensor(sorted(found), dtype=torch.long, device=device).reshape(-1, 3)
     return triples[:, 0], triples[:, 1], triples[:, 2]

@@ -188,6 +188,9 @@ def paper(width: int = 1024, image_size: int = 1008) -> Recipe:
             "masks_dice": 0.0,
             "semantic_focal": 20.0,  # C
             "semantic_dice": 30.0,  # C
+            "one_to_many": 2.0,  # C: the second set of queries, of the official fine-tuning
+            "padded_queries": 200,  # C: pad_n_queries
+            "scale_by_prompts": 0.5,  # C: the sum times the square root of the prompts
         },
         checkpoint_parts=("vision", "text", "detr_encoder", "detr_decoder"),  # C: use_act_checkpoint_*
         checkpoint_every=500,
@@ -240,7 +243,8 @@ def full(width: int = 1024, image_size: int = 1008) -> Recipe:
             "blur": 2.0,
             "low_resolution": 0.5,
         },
-        losses={},  # all at the official weights, masks included
+        # all at the official weights, masks included
+        losses={"one_to_many": 2.0, "padded_queries": 200, "scale_by_prompts": 0.5},
         calibrate_presence=True,
         checkpoint_parts=("vision", "text", "geometry", "detr_encoder", "detr_decoder", "mask"),
         seed=7,

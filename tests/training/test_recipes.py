@@ -88,7 +88,9 @@ def test_full_mends_what_the_paper_lacks() -> None:
     assert (theirs.image_size, theirs.temperature, theirs.negative_share, theirs.ema_decay) == (1008, 1.0, 0.0, 0.0)
     off = LossWeights(**theirs.losses)
     assert (off.masks_focal, off.masks_dice) == (0.0, 0.0)
-    assert LossWeights(**ours.losses) == LossWeights()  # the official weights, all of them on
+    on = LossWeights(**ours.losses)
+    assert replace(on, one_to_many=0, padded_queries=0, scale_by_prompts=0) == LossWeights()  # all official, all on
+    assert (on.one_to_many, off.one_to_many) == (2.0, 2.0)
     assert ours.temperature < 1
     assert ours.negative_share > 0 < ours.hard_negative_share
     assert ours.ema_decay > 0

@@ -142,6 +142,9 @@ class Layout:
 
     `tiles`: one sample a tile; the case stays the whole picture.
 
+    `each_image`: where a case has several images that are not the slices of one series (the sequences of an MR
+    study), each of them is a case with the same labels, in the group of the case.
+
     `beside` are files that a reader opens by itself (the voxels of a detached header): they count as files of
     the case, so that a change of them is seen.
 
@@ -160,6 +163,7 @@ class Layout:
     axes: str = ""
     label_axes: str = ""
     stacked: bool = False
+    each_image: bool = False
     spacing_mm_zyx: tuple[float, float, float] | None = None
     geometry_keys: Mapping[str, str] = field(default_factory=dict)
     tiles: Tiles | None = None

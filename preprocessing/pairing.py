@@ -85,7 +85,8 @@ def pair(card: DatasetCard, files: list[str]) -> list[RawCase]:
     named: dict[str, list[tuple[str, RawCase]]] = {}
     for key, item in found.items():
         case = _case(card, key, item)
-        named.setdefault(case.case_id, []).append((key, case))
+        for each in one_case_an_image([case]) if item.layout.each_image else [case]:
+            named.setdefault(each.case_id, []).append((key if each is case else each.images[0], each))
     cases = [case for same in named.values() for case in _told_apart(same)]
     return sorted(cases, key=lambda case: case.case_id)
 

@@ -21,7 +21,7 @@ from preprocessing.pairing import COMMON_NOT_DATA, clean_id, files_below
 from preprocessing.patterns import translate
 from preprocessing.propose_files import coco, dicom, quoted
 from preprocessing.propose_labels import MOST_VALUES, Seen, clustered, is_numbered, look, looks_like, pixels_of
-from preprocessing.propose_pairs import Pair, best_pair
+from preprocessing.propose_pairs import Pair, best_pair, with_sequences
 from preprocessing.readers import kind_of
 
 _LABELS_READ = 24
@@ -84,8 +84,11 @@ def _paired(root: Path, files: list[str], pair: Pair) -> Iterator[str]:
     yield f"modality: {modality}"
     yield LICENCE
     yield "layouts:"
+    pair, words = with_sequences(pair, files)
     yield f"  - image: {quoted(pair.image.text)}"
     yield f"    label: {quoted(pair.label.text)}"
+    if words:
+        yield f"    each_image: true  # guess: {len(words)} sequences of a patient, labelled alike; keep what you want"
     labels = [file for key in pair.keys for file in pair.label.files[key]]
     yield from _rule(root, files, pair, labels)
     if intensity:

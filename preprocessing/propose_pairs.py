@@ -78,6 +78,31 @@ def best_pair(files: list[str], looks: Looks) -> Pair | None:
     return best[1] if best else None
 
 
+def with_sequences(pair: Pair, files: list[str]) -> tuple[Pair, list[str]]:
+    """The pair with an image pattern that takes the other sequences of a study too, and what tells them apart.
+
+    `{case}_t1.nii.gz` becomes `{case}_{flair,t1,t2}.nii.gz` where most cases have them all and they are no labels.
+    """
+    ending = DATA.search(pair.image.text)
+    stem = pair.image.text[: ending.start()] if ending else ""
+    last = re.fullmatch(r"(.*\}[-_.])([A-Za-z0-9]+)", stem)
+    if ending is None or last is None:
+        return pair, []
+    before, end = last[1], ending.group()
+    expression = re.compile(translate(f"{before}{{sequence_:word}}{end}").expression)
+    cases: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for file in set(files) - pair.label.all_files:
+        if match := expression.fullmatch(file):
+            named = match.groupdict()
+            cases[named.pop("sequence_")].add(tuple(value or "" for value in named.values()))
+    own = cases[last[2]]
+    words = sorted(word for word, found in cases.items() if 2 * len(found & own) > len(own))
+    if len(words) < 2:
+        return pair, []
+    image = Template(f"{before}{{{','.join(words)}}}{end}", pair.image.files)
+    return Pair(image, pair.label, pair.keys), words
+
+
 def _score(image: Template, label: Template, keys: tuple[str, ...], images: int) -> tuple[float, ...]:
     whole = len(keys) / images * len(keys) / len(label.files)
     named = bool(_LABEL_WORDS.search(label.text)) - bool(_LABEL_WORDS.search(image.text))

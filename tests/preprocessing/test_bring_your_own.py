@@ -188,6 +188,14 @@ def spleen_decathlon(root: Path) -> Truth:
     return {"spleen": 720}, 2, 2
 
 
+def glioma_sequences(root: Path) -> Truth:
+    for patient in ("g1", "g2", "g3"):
+        for sequence in ("t1", "t1ce", "t2", "flair")[: 4 if patient != "g3" else 1]:
+            volume(root / patient / f"{patient}_{sequence}.nii.gz", scan())
+        volume(root / patient / f"{patient}_seg.nii.gz", organ(1) + organ(4, at=20))
+    return {"necrotic tumor core": 9 * 360, "enhancing tumor": 9 * 360}, 9, 3
+
+
 def prostate_nnunet(root: Path) -> Truth:
     for number in range(2):
         for channel in range(2):
@@ -274,6 +282,7 @@ MAKERS: dict[str, Callable[[Path], Truth]] = {
     "TwoReaders": two_readers,
     "SpleenDecathlon": spleen_decathlon,
     "ProstateNnunet": prostate_nnunet,
+    "GliomaSequences": glioma_sequences,
     "CordBids": cord_bids,
     "SlicesNpz": slices_npz,
     "PatchesNpy": patches_npy,

@@ -44,3 +44,17 @@ def test_names_that_differ_in_a_sign_alone_are_cases_of_one_group() -> None:
     ]
     # the one that was there before keeps its group, and so its split
     assert [case.group for case in cases if case.case_id.startswith("a_b")] == [alone[0].group] * 2
+
+
+def test_each_sequence_of_a_study_is_a_case_of_its_patient() -> None:
+    layout = Layout(
+        image=r"(?P<case>p\d)/(t1|t2)/[a-z]+\.nii",
+        label=r"(?P<case>p\d)/seg\.nii",
+        each_image=True,
+    )
+    files = [f"{who}/{what}.nii" for who in ("p1", "p2") for what in ("t1/scan", "t2/scan", "t2/other", "seg")]
+    cases = pair(replace(CARD, layouts=(layout,)), [*files, "p3/t1/scan.nii", "p3/seg.nii"])
+    assert len({case.case_id for case in cases}) == len(cases) == 7
+    assert {case.group for case in cases} == {"p1", "p2", "p3"}
+    assert sorted(case.images[0] for case in cases) == sorted({*files, "p3/t1/scan.nii"} - {"p1/seg.nii", "p2/seg.nii"})
+    assert all(case.labels == (f"{case.group}/seg.nii",) for case in cases)

@@ -124,6 +124,13 @@ def nnunet(root: Path) -> None:
         volume(root / "labelsTr" / f"case_{number}.nii.gz", two_values())
 
 
+def sequences(root: Path) -> None:
+    for number in range(4):
+        for name in ("t1", "t1ce", "flair")[: 2 if number == 3 else 3]:
+            volume(root / f"g{number}" / f"g{number}_{name}.nii.gz", scan(300))
+        volume(root / f"g{number}" / f"g{number}_seg.nii.gz", two_values())
+
+
 def case_folders(root: Path) -> None:
     for number in range(4):
         volume(root / f"s{number}" / "t1.nii.gz", scan(300))
@@ -172,6 +179,7 @@ LAYOUTS: list[tuple[Callable[[Path], None], str, int, int, list[str]]] = [
     (patients_in_folders, "Binary", 12, 4, ["{group}/images/{case}.png"]),
     (decathlon, "ByValue", 4, 4, ["1: liver  #", "2: liver tumour", "modality: CT"]),
     (nnunet, "ByValue", 4, 4, ["_0000.nii.gz", "rule: percentile"]),
+    (sequences, "ByValue", 11, 4, ["{case}/{case}_{flair,t1,t1ce}.nii.gz", "each_image: true"]),
     (case_folders, "ByValue", 4, 4, ["{case}/t1.nii.gz"]),
     (two_parts, "ByValue", 8, 8, ["{within}/{case}.bmp"]),
     (organs, "ByFile", 3, 3, ["{case}/segmentations/{part}.nii.gz", "TODO left kidney"]),

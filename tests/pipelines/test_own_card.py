@@ -90,7 +90,7 @@ def test_a_card_of_ones_own_goes_in_and_an_edit_makes_exactly_it_stale(raw: Path
     rows = pq.read_table(place / "data" / "MyPolyps" / "manifest.parquet").to_pylist()
     assert sorted({row["split"] for row in rows if row["case_id"]}) >= ["test", "train"]
     assert sum(row["split"] == "test" for row in rows) == 4
-    said = json.dumps(rows)
+    said = json.dumps(rows, default=bytes.hex)
     assert "p0_" not in said  # closed by default: no name of a case or file
     # nothing changed: nothing to do; a comment is no change
     own = place / "cards" / "MyPolyps.yaml"

@@ -99,6 +99,9 @@ def _cache(card: DatasetCard, folder: Path | None, out: Path) -> Iterator[CaseCa
     """
     if folder:
         remove_leftovers(folder / card.name)
+        # the memory of shards lies beside the entries, among those of other datasets: only ours is cleared up
+        for left in folder.glob(f".{card.name}.shards.json.*{TEMPORARY_SUFFIX}"):
+            left.unlink(missing_ok=True)
         yield CaseCache(folder / card.name)
     else:
         with tempfile.TemporaryDirectory(prefix=".cases-", suffix=TEMPORARY_SUFFIX, dir=out) as spare:

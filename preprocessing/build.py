@@ -67,7 +67,7 @@ def build_dataset(
         kept, refused = without_copies(job, kept, refused, items, heads, set(withdrawn))
         kept, refused = without_twins(job, cache, kept, refused, items, heads)
         account = quality.account(card, [str(line["file"]) for line in inventory], kept, [case for case, _ in refused])
-        memory = shards.ShardMemory(case_cache / f"{card.name}.shards.json" if case_cache else None, out)
+        memory = shards.ShardMemory(case_cache / card.name / "shards.json" if case_cache else None, out)
         manifest, written = write_shards(job, cache, kept, items, heads, out, memory)
         memory.save()
         tables = write_tables(job, kept, heads, items, refused, account, out)
@@ -99,9 +99,6 @@ def _cache(card: DatasetCard, folder: Path | None, out: Path) -> Iterator[CaseCa
     """
     if folder:
         remove_leftovers(folder / card.name)
-        # the memory of shards lies beside the entries, among those of other datasets: only ours is cleared up
-        for left in folder.glob(f".{card.name}.shards.json.*{TEMPORARY_SUFFIX}"):
-            left.unlink(missing_ok=True)
         yield CaseCache(folder / card.name)
     else:
         with tempfile.TemporaryDirectory(prefix=".cases-", suffix=TEMPORARY_SUFFIX, dir=out) as spare:

@@ -80,7 +80,7 @@ def test_copies_of_a_withdrawn_case_stay_out(raw: Path, tmp_path: Path) -> None:
     assert {after[name]["reason"] for name in (HELD_OUT, FLIPPED, EQUAL, BESIDE)} == {"withdrawn"}
     assert "shows what a withdrawn case shows" in after[FLIPPED]["found"]
     assert report["counts"]["cases_found"] == report["counts"]["cases_kept"] + 4
-    assert len(list(CaseCache(cache / FLAT.name).folder.iterdir())) == report["counts"]["cases_kept"]
+    assert len(list(CaseCache(cache / FLAT.name).folder.glob("*.case"))) == report["counts"]["cases_kept"]
 
 
 def test_without_the_rows_the_copies_would_be_trained_on(raw: Path, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_an_exact_copy_that_comes_later_stays_out_and_is_not_remembered(raw: Pat
     assert (row["reason"], row["file"]) == ("withdrawn", f"images/{LATER}.png")
     assert "by its SHA-256" in row["found"]
     assert not set(digest) & set(hashes.of_version(out).column("pixels_sha256").to_pylist())
-    assert len(list(CaseCache(cache / FLAT.name).folder.iterdir())) == report["counts"]["cases_kept"]
+    assert len(list(CaseCache(cache / FLAT.name).folder.glob("*.case"))) == report["counts"]["cases_kept"]
     # no hash of a picture that shows nothing, which would take every black picture along
     assert len(digest) == 1
 

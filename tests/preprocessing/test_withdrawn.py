@@ -29,7 +29,7 @@ def test_a_withdrawn_case_is_nowhere_and_nothing_else_moves(flat: Path, tmp_path
     build(FLAT, flat, out, cache)
     old, files = schema.read_manifest(out), contents(out)
     gone = next(row for row in old.to_pylist() if row["case_id"] == "case05")
-    entries = {path.name for path in (cache / FLAT.name).iterdir()}
+    entries = {path.name for path in (cache / FLAT.name).glob("*.case")}
 
     said = build(FLAT, flat, out, cache, withdrawn=[gone[named_by]])
     assert said["counts"]["cases_found"] == 12
@@ -44,12 +44,12 @@ def test_a_withdrawn_case_is_nowhere_and_nothing_else_moves(flat: Path, tmp_path
         assert gone["content_sha256"] not in table["content_sha256"].to_pylist()
     kept = old.filter(pc.not_equal(old["sample_id"], gone["sample_id"]))
     assert schema.manifest_digest(kept) == schema.manifest_digest(new)
-    assert len(entries - {path.name for path in (cache / FLAT.name).iterdir()}) == 1
+    assert len(entries - {path.name for path in (cache / FLAT.name).glob("*.case")}) == 1
 
     # a tombstone that is taken back by hand (git revert) brings the case back, byte for byte
     build(FLAT, flat, out, cache)
     assert contents(out) == files
-    assert len(list(CaseCache(cache / FLAT.name).folder.iterdir())) == 12
+    assert len(list(CaseCache(cache / FLAT.name).folder.glob("*.case"))) == 12
 
 
 def test_tombstones_are_appended_once_and_read_strictly(tmp_path: Path) -> None:

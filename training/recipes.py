@@ -80,6 +80,7 @@ class Recipe:
     calibrate_presence: bool = False  # on validation, after training (training/decision.py)
     freeze: tuple[str, ...] = ()  # parts that are not trained: vision, text
     checkpoint_parts: tuple[str, ...] = ()  # parts that are computed twice to save memory (activation_checkpointing)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of products; auto: bf16 on a GPU, fp32 on a CPU
     compile: bool = False  # torch.compile of the three stages; the first steps take minutes
     checkpoint_every: int = 200  # steps
     seed: int = 7

@@ -13,6 +13,7 @@ import torch
 
 from infra.errors import UsageError
 from tests.training.made import write_dataset
+from training.distributed import precision_of
 from training.fit import fit
 from training.recipes import RECIPES, Recipe, full, paper, resolve, small, tiny
 from training.sam3 import losses
@@ -138,6 +139,38 @@ def test_every_recipe_takes_real_steps(data: Path, tmp_path: Path, make: Callabl
     # without an average the weights themselves are kept, with one they lag behind
     equal = all(torch.equal(kept[name], live[name]) for name in live)
     assert equal == (recipe.ema_decay == 0)
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+def test_precision_is_that_of_products_and_not_of_weights(data: Path, tmp_path: Path, precision: Any) -> None:
+    recipe = replace(tiny(), global_batch=2, steps=1, precision=precision)
+    seen: set[torch.dtype] = set()
+
+    def make_trainer(callbacks: list[lightning.Callback]) -> lightning.Trainer:
+        return lightning.Trainer(
+            max_steps=1,
+            max_epochs=-1,
+            accelerator="cpu",
+            callbacks=[*callbacks, Watch()],
+            precision=precision_of(recipe, on_gpu=False),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+    class Watch(lightning.Callback):
+        def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+            layer = next(module for module in pl_module.modules() if isinstance(module, torch.nn.Linear))
+            layer.register_forward_hook(lambda _module, _given, made: seen.add(made.dtype))
+
+    spec = FitSpec(recipe, str(data), ["Alpha"], str(tmp_path))
+    module = fit(spec, rank=0, world_size=1, barrier=lambda: None, make_trainer=make_trainer).module
+    assert seen == {torch.bfloat16 if precision == "bf16" else torch.float32}
+    assert {value.dtype for value in module.averaged_state().values() if value.is_floating_point()} == {torch.float32}
+    assert module.skipped == 0
+    on_gpu = {"auto": "bf16-mixed", "fp32": "32-true", "bf16": "bf16-mixed"}
+    assert precision_of(recipe, on_gpu=True) == on_gpu[precision]
 
 
 def _predictions(dtype: torch.dtype) -> tuple[Predictions, Targets]:

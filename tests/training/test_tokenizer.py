@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from training.sam3 import tokenizer as module
 from training.sam3.tokenizer import PromptTokenizer
 
 
@@ -22,3 +25,13 @@ def test_a_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     texts = ["left ventricle blood pool", "tumour"]
     assert PromptTokenizer.load(tmp_path)(texts).tolist() == tokenizer(texts).tolist()
+
+
+def test_what_is_remembered_and_forgotten_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["liver", "left kidney", "liver", "spleen", "left kidney", "pancreas", "liver"]
+    fresh = [PromptTokenizer.from_installed()([text]).tolist()[0] for text in texts]
+    monkeypatch.setattr(module, "_MOST_KNOWN", 2)  # forgets in the middle of a call
+    tokenizer = PromptTokenizer.from_installed()
+    first = tokenizer(texts)
+    first += 1  # a caller's own tensor, not the memory
+    assert tokenizer(texts).tolist() == fresh

@@ -21,7 +21,7 @@ CONTEXT = 32
 _VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 _VOCABULARY_SIZE = 49408
 _BYTES, _SPECIAL = 256, 2
-_MOST_KNOWN = 10_000  # prompts remembered, about 3 MB
+_MOST_KNOWN = 10_000  # prompts remembered, a few MB; then all are forgotten
 
 
 def clean(text: str) -> str:
@@ -37,7 +37,7 @@ class PromptTokenizer:
     def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
         self._vocabulary, self._merges = vocabulary, merges
         self._clip = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)
-        self._known: dict[str, Tensor] = {}  # a run asks the same few hundred prompts in every batch
+        self._known: dict[str, list[int]] = {}  # a run asks the same few hundred prompts in every batch
 
     @classmethod
     def from_installed(cls) -> PromptTokenizer:
@@ -68,18 +68,19 @@ class PromptTokenizer:
 
     def __call__(self, prompts: list[str]) -> Tensor:
         """Token ids (prompts, 32) int64; a longer prompt is cut and ends with the end token."""
-        for prompt in prompts:
-            if prompt not in self._known:
-                if len(self._known) >= _MOST_KNOWN:
-                    self._known.clear()
-                self._known[prompt] = self._ids(prompt)
-        return torch.stack([self._known[prompt] for prompt in prompts]) if prompts else torch.zeros(0, CONTEXT).long()
-
-    def _ids(self, prompt: str) -> Tensor:
-        tokens = self._clip(clean(prompt), truncation=True, max_length=CONTEXT)["input_ids"]
-        ids = torch.zeros(CONTEXT, dtype=torch.long)
-        ids[: len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        ids = torch.zeros(len(prompts), CONTEXT, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            tokens = self._tokens(prompt)
+            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
         return ids
+
+    def _tokens(self, prompt: str) -> list[int]:
+        found = self._known.get(prompt)
+        if found is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            found = self._known[prompt] = self._clip(clean(prompt), truncation=True, max_length=CONTEXT)["input_ids"]
+        return found
 
 
 def _vocabulary_of(merges: list[tuple[str, str]]) -> dict[str, int]:

@@ -30,7 +30,7 @@ from training.sam3.model import Predictions, PromptableSam3
 from training.spec import FitSpec, RunSettings
 
 LORA = Lora(rank=3, alpha=6.0)
-BATCH, STEPS, KILLED = 4, 6, 3
+BATCH, STEPS, KILLED = 4, 4, 2
 
 
 def _adapted(lora: Lora = LORA) -> PromptableSam3:

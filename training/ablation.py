@@ -55,6 +55,7 @@ def run_one(recipe: Recipe, data_root: Path, datasets: list[str], run_dir: Path)
     import torch
 
     from training.decision import Decision
+    from training.distributed import precision_of
     from training.evaluate import evaluate_shard
     from training.fit import fit
     from training.measure import places
@@ -71,6 +72,7 @@ def run_one(recipe: Recipe, data_root: Path, datasets: list[str], run_dir: Path)
             accelerator="cpu",
             callbacks=callbacks,
             gradient_clip_val=recipe.clip_norm,
+            precision=precision_of(recipe, on_gpu=False),
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -226,6 +228,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8])
     parser.add_argument("--switches", nargs="*", default=[switch.name for switch in SWITCHES])
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as torch chooses")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="", help="default: as the recipe says")
     found = parser.parse_args(argv)
     unknown = sorted(set(found.switches) - {switch.name for switch in SWITCHES})
     if unknown:
@@ -247,6 +250,8 @@ def main(argv: Sequence[str]) -> int:
     digests = {name: schema.read_dataset_file(data_root / name)["manifest_digest"] for name in datasets}
     switches = (BASE, *(switch for switch in SWITCHES if switch.name in asked.switches))
     base = replace(RECIPES[asked.recipe](), steps=asked.steps)
+    if asked.precision:
+        base = replace(base, precision=asked.precision)
     results: dict[str, list[dict[str, Any]]] = {switch.name: [] for switch in switches}
     # seed by seed: a run that is broken off leaves whole comparisons behind
     for seed in asked.seeds:

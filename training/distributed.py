@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -17,6 +17,7 @@ from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from training.checkpoints import CheckpointStore, CheckpointWriter, State, load_state, stem_of
 from training.lora import add_adapters, trained_numbers
+from training.recipes import Recipe
 from training.sam3.model import PromptableSam3
 from training.spec import FitSpec, choose_strategy
 
@@ -148,6 +149,12 @@ def resume_point(store: CheckpointStore, device: torch.device) -> Iterator[Path 
         yield found[1] if found else None
 
 
+def precision_of(recipe: Recipe, *, on_gpu: bool) -> Literal["bf16-mixed", "32-true"]:
+    """Lightning's name of the recipe's precision. Weights, their average and the losses are fp32 in each."""
+    bf16 = on_gpu if recipe.precision == "auto" else recipe.precision == "bf16"
+    return "bf16-mixed" if bf16 else "32-true"
+
+
 def make_trainer(
     spec: FitSpec,
     strategy: Any,
@@ -170,7 +177,7 @@ def make_trainer(
         plugins=[*plugins, StoreIO(writer)],
         callbacks=[*callbacks, keep],
         gradient_clip_val=recipe.clip_norm,
-        precision="bf16-mixed" if torch.cuda.is_available() and accelerator != "cpu" else "32-true",
+        precision=precision_of(recipe, on_gpu=torch.cuda.is_available() and accelerator != "cpu"),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

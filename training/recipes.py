@@ -85,6 +85,7 @@ class Recipe:
     preprocessing: Preprocessing = "pillow"  # how pictures are resized (training/sam3/preprocess.py)
     lora: Lora | None = None  # adapters in place of full fine-tuning (training/lora.py)
     checkpoint_parts: tuple[str, ...] = ()  # parts that are computed twice to save memory (activation_checkpointing)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of products; auto: bf16 on a GPU, fp32 on a CPU
     compile: bool = False  # torch.compile of the three stages; the first steps take minutes
     checkpoint_every: int = 200  # steps
     seed: int = 7

@@ -21,6 +21,7 @@ CONTEXT = 32
 _VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 _VOCABULARY_SIZE = 49408
 _BYTES, _SPECIAL = 256, 2
+_MOST_KNOWN = 10_000  # prompts remembered, about 3 MB
 
 
 def clean(text: str) -> str:
@@ -36,6 +37,7 @@ class PromptTokenizer:
     def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
         self._vocabulary, self._merges = vocabulary, merges
         self._clip = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)
+        self._known: dict[str, Tensor] = {}  # a run asks the same few hundred prompts in every batch
 
     @classmethod
     def from_installed(cls) -> PromptTokenizer:
@@ -66,10 +68,17 @@ class PromptTokenizer:
 
     def __call__(self, prompts: list[str]) -> Tensor:
         """Token ids (prompts, 32) int64; a longer prompt is cut and ends with the end token."""
-        ids = torch.zeros(len(prompts), CONTEXT, dtype=torch.long)
-        encoded = self._clip([clean(prompt) for prompt in prompts], truncation=True, max_length=CONTEXT)["input_ids"]
-        for row, tokens in enumerate(encoded):
-            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        for prompt in prompts:
+            if prompt not in self._known:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[prompt] = self._ids(prompt)
+        return torch.stack([self._known[prompt] for prompt in prompts]) if prompts else torch.zeros(0, CONTEXT).long()
+
+    def _ids(self, prompt: str) -> Tensor:
+        tokens = self._clip(clean(prompt), truncation=True, max_length=CONTEXT)["input_ids"]
+        ids = torch.zeros(CONTEXT, dtype=torch.long)
+        ids[: len(tokens)] = torch.tensor(tokens, dtype=torch.long)
         return ids
 
 

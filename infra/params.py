@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from infra.errors import UsageError
+from infra.secrets import without_secrets
 
+_CREDENTIALS = re.compile(r"://[^/]*@|[?&;][\w.-]*(key|secret|token|password|signature)[\w.-]*=", re.IGNORECASE)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -48,6 +51,17 @@ class Splits(Section):
         return self
 
 
+class Lora(Section):
+    """Adapters in place of full fine-tuning (`training.lora_settings` says what goes together)."""
+
+    rank: Annotated[int, Field(ge=0)] = 0  # 0: none
+    alpha: Annotated[float, Field(ge=0)] = 0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0
+    rate: Annotated[float, Field(gt=0)] = 10
+    parts: list[Literal["vision", "text", "geometry", "detr"]] = ["vision", "text", "detr"]
+    full: list[Literal["heads", "neck", "geometry"]] = ["heads"]
+
+
 class Train(Section):
     """What `training.launch.run_training` is told."""
 
@@ -62,11 +76,30 @@ class Train(Section):
     strategy: Literal["auto", "ddp", "fsdp2"] = "auto"
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 0  # beside every so many steps; 0: steps alone
     storage: str = ""  # folder or fsspec URL for checkpoints; empty: the workspace's own
+    data_root: str = ""  # fsspec URL of a copy of `data/` to read shards from; empty: the workspace's own
     sample_log: bool = False  # write which samples each step saw
     width: Annotated[int, Field(ge=0)] = 0  # channels of the vision encoder, for recipes of the official model
     image_size: Annotated[int, Field(ge=0)] = 0  # pixels, for the same
     overrides: dict[str, Any] = {}  # fields of the recipe; `training.overrides` checks them
     freeze: list[Literal["vision", "text"]] = []  # parts that are not trained
+    lora: Lora = Lora()
+
+    @field_validator("storage", "data_root")
+    @classmethod
+    def _no_credentials(cls, value: str) -> str:
+        """This file is versioned, and MLflow shows it."""
+        if _CREDENTIALS.search(value):
+            msg = "an address without credentials in it: they come from the environment alone (AWS_ACCESS_KEY_ID, …)"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("data_root")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if value and "://" not in value:
+            msg = "an address such as s3://bucket/data, or nothing for the workspace's own data"
+            raise ValueError(msg)
+        return value
 
     @model_validator(mode="after")
     def _fewer_than_all(self) -> Train:
@@ -144,7 +177,7 @@ def _explain(error: ValidationError, where: str) -> str:
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
-        found = "nothing" if item["type"] == "missing" else repr(item.get("input"))
+        found = "nothing" if item["type"] == "missing" else without_secrets(repr(item.get("input")))
         if item["type"] == "extra_forbidden":
             expected = "no such key"
         else:

@@ -7,7 +7,6 @@ an unchanged folder costs one listing.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,8 @@ from typing import Any
 
 import fsspec
 
-from infra.errors import DataError, ServiceError, UsageError
+from infra.errors import DataError, UsageError
+from infra.remote_errors import S3, bucket_is_missing, missing_file, store_error
 from infra.storage import atomic_path, read_json, remove_leftovers, write_json
 
 BLOCK_BYTES = 4 << 20
@@ -26,6 +26,8 @@ CONNECT_SECONDS = 3
 READ_SECONDS = 30
 THREADS = 8
 SAVE_SECONDS = 2.0  # between two notes of what has arrived
+# s3fs would create a bucket for a folder in it: a mistyped name must not
+_WITHOUT_FOLDERS = (*S3, "gs://", "gcs://", "az://", "abfs://")
 # What a store may tell about the version of a file, most telling first; without any of them, its size must do.
 _VERSION_KEYS = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "updated", "created")
 
@@ -66,9 +68,11 @@ def list_folders(url: str) -> list[str]:
     try:
         entries: list[dict[str, Any]] = store.ls(root, detail=True)
     except FileNotFoundError as missing:
+        if bucket_is_missing(missing):
+            raise store_error(url, missing) from missing
         raise UsageError(f"{url}: expected a folder with one folder per dataset, found nothing there") from missing
     except Exception as broken:
-        raise _unreachable(url, broken) from broken
+        raise store_error(url, broken) from broken
     return sorted(_name(entry["name"]) for entry in entries if _is_folder(entry) and _name(entry["name"]))
 
 
@@ -79,7 +83,7 @@ def list_files(url: str) -> list[RemoteFile]:
         found: dict[str, dict[str, Any]] = store.find(root, detail=True)
         complete = {path: _with_size(store, path, entry) for path, entry in found.items()}
     except Exception as broken:
-        raise _unreachable(url, broken) from broken
+        raise store_error(url, broken) from broken
     base = root.rstrip("/") + "/"
     files = []
     for path, entry in complete.items():
@@ -152,7 +156,7 @@ def _copy(store: Any, each: RemoteFile, place: Path) -> None:
                     if found > each.bytes:
                         break
         except Exception as broken:
-            raise _unreachable(each.path, broken) from broken
+            raise store_error(each.path, broken) from broken
         if found != each.bytes:
             raise DataError(f"{each.path}: expected {each.bytes} bytes as listed, found {found}. Run again")
 
@@ -191,7 +195,7 @@ def _options(url: str) -> dict[str, Any]:
 
         wait = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
         return {"client_kwargs": {"timeout": wait}, "use_listings_cache": False}
-    if url.startswith("s3://"):
+    if url.startswith(S3):
         return {
             "config_kwargs": {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS},
             "use_listings_cache": False,
@@ -225,24 +229,15 @@ def _name(path: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _unreachable(url: str, broken: Exception) -> Exception:
-    if isinstance(broken, DataError) or getattr(broken, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return broken  # ours, or this machine's disk: not the store's fault
-    return ServiceError(
-        f"{url}: expected a store that answers, found {type(broken).__name__}: {broken}."
-        " Check the address, the network and the credentials"
-    )
-
-
 def file_bytes(url: str) -> int:
     """Size of one file. DataError where it is missing; ServiceError where the store does not answer."""
     store, path = _open(url)
     try:
         found: dict[str, Any] = _with_size(store, path, store.info(path))
     except FileNotFoundError as missing:
-        raise DataError(f"{url}: expected a file, found nothing there") from missing
+        raise missing_file(url, missing) from missing
     except Exception as broken:
-        raise _unreachable(url, broken) from broken
+        raise store_error(url, broken) from broken
     return int(found["size"])
 
 
@@ -254,9 +249,9 @@ def blocks_of(url: str) -> Iterator[bytes]:
             while block := source.read(BLOCK_BYTES):
                 yield block
     except FileNotFoundError as missing:
-        raise DataError(f"{url}: expected a file, found nothing there") from missing
+        raise missing_file(url, missing) from missing
     except Exception as broken:
-        raise _unreachable(url, broken) from broken
+        raise store_error(url, broken) from broken
 
 
 def put_file(path: Path, url: str) -> None:
@@ -266,11 +261,11 @@ def put_file(path: Path, url: str) -> None:
     """
     store, target = _open(url)
     try:
-        # object stores have no folders; those that have some must be asked for them
-        store.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        if not url.startswith(_WITHOUT_FOLDERS):
+            store.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
         store.put_file(str(path), target)
     except Exception as broken:
-        raise _unreachable(url, broken) from broken
+        raise store_error(url, broken) from broken
 
 
 def remove_file(url: str) -> None:
@@ -281,4 +276,4 @@ def remove_file(url: str) -> None:
     except FileNotFoundError:
         return
     except Exception as broken:
-        raise _unreachable(url, broken) from broken
+        raise store_error(url, broken) from broken

@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     ledger_url: str = Field(default="", description="database of the promotion ledger; default: MLflow's database")
     num_cpus: int = Field(default=0, ge=0, description="logical CPUs Ray may use; 0: all")
     object_store_bytes: int = Field(default=256 * 1024 * 1024, ge=80 * 1024 * 1024)
+    cache_dir: str = Field(default="", description="disk of each machine for copies of remote shards; default: the run")
+    cache_bytes: int = Field(default=64 << 30, ge=1 << 20, description="most bytes of remote shards kept there")
     concurrent_datasets: int = Field(default=3, ge=1, description="datasets ingested at the same time")
 
     @field_validator("mirror")

@@ -6,6 +6,7 @@ A stage reads the workspace's files and writes its outputs; it never touches DVC
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from infra.compute import ray_map, ray_session
 from infra.dvc import INGEST_PREFIX
 from infra.errors import DataError, UsageError
+from infra.remote import blocks_of
 from infra.settings import load_settings
 from infra.storage import digest_of, read_json
 from pipelines import events, gates
@@ -58,18 +60,36 @@ def ingest(workspace: Workspace, dataset: str) -> Summary:
 def train(workspace: Workspace) -> Summary:
     """Fine-tune on the datasets of `params.yaml` that may be trained on, and write `models/candidate`."""
     from training.launch import run_training
+    from training.spec import LoaderSettings
 
     params = workspace.params()
     names = _complete(workspace, params.datasets)
     gates.refuse_leakage(workspace, names)
+    chosen, settings = gates.for_training(workspace, names), load_settings()
     return run_training(
-        data_root=workspace.data,
-        datasets=gates.for_training(workspace, names),
+        data_root=_remote_data(workspace, params.train.data_root, chosen) or workspace.data,
+        datasets=chosen,
         out=workspace.candidate,
         params=params.train.model_dump(),
         run_dir=workspace.state / "train",
         progress=_reporter("train"),
+        loader=LoaderSettings(cache_dir=settings.cache_dir, cache_bytes=settings.cache_bytes),
     )
+
+
+def _remote_data(workspace: Workspace, url: str, names: list[str]) -> str:
+    """`train.data_root`, when its versions are the workspace's own: what DVC records was trained on, was."""
+    for name in names if url else ():
+        there = f"{url.rstrip('/')}/{name}/dataset.json"
+        found = json.loads(b"".join(blocks_of(there)))["manifest_digest"]
+        expected = read_json(workspace.data / name / "dataset.json")["manifest_digest"]
+        if found != expected:
+            msg = (
+                f"{there}: expected the version of this workspace (manifest {expected[:12]}), found {found[:12]}. "
+                f"Copy data/{name} there again, dataset.json last"
+            )
+            raise DataError(msg)
+    return url
 
 
 def evaluate(workspace: Workspace) -> Summary:

@@ -65,7 +65,8 @@ def build_lineage(
                 f"found {str(found)[:12]} in its dataset.json; check out data version {data_version} or train again"
             )
             raise DataError(msg)
-    licence = model_licence(cards.values())
+    inherited = train.get("start_licences") or []  # of the weights that training started from
+    licence = model_licence([*cards.values(), *({"licence": one} for one in inherited)])
     return {
         "data_version": data_version,
         "data_commit": data_commit,
@@ -76,6 +77,8 @@ def build_lineage(
         "strictest_licence": licence["strictest"],
         "commercial_use": licence["commercial"],
         "redistribution": licence["redistribution"],
+        "start_licences": inherited,
+        "lora": (train["recipe"] or {}).get("lora"),
         "weights_sha256": train["weights_sha256"],
         "start_sha256": train["start_sha256"],
         "evaluation_digest": evaluation_digest(figures),

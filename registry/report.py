@@ -150,14 +150,15 @@ def lineage_rows(
     figures: dict[str, Any], train: dict[str, Any], datasets: Sequence[dict[str, Any]], model: dict[str, Any]
 ) -> list[tuple[str, str, bool]]:
     """(label, value, is it an identifier) of what made the model; what is not known is left out."""
-    parameters = train.get("parameters")
+    inherited = train.get("start_licences") or []
     rows = [
         ("Data version", model.get("data_version"), False),
         ("Data commit", model.get("data_commit"), True),
         ("Code commit", model.get("code_commit"), True),
         ("Datasets", str(len(train.get("datasets") or {})), False),
-        ("Strictest licence", model.get("strictest_licence") or strictest_licence(datasets), False),
-        ("Parameters, all trained", f"{parameters:,}" if isinstance(parameters, int) else None, False),
+        ("Strictest licence", _licence(train, datasets, model), False),
+        ("Parameters", _trained(train), False),
+        ("Start weights' terms", "; ".join(f"{one['of']}: {licence_name(one)}" for one in inherited), False),
         ("Steps", f"{train['steps']:,}" if isinstance(train.get("steps"), int) else None, False),
         ("Workers", train.get("workers"), False),
         ("Seed", train.get("seed"), False),
@@ -166,6 +167,21 @@ def lineage_rows(
         ("MLflow run", model.get("run_id"), True),
     ]
     return [(label, str(value), code) for label, value, code in rows if value not in (None, "")]
+
+
+def _licence(train: dict[str, Any], datasets: Sequence[dict[str, Any]], model: dict[str, Any]) -> str:
+    said = model.get("strictest_licence") or (train.get("licence") or {}).get("strictest")
+    return str(said or strictest_licence(datasets))
+
+
+def _trained(train: dict[str, Any]) -> str | None:
+    """How many parameters there are, how many of them were trained, and by what."""
+    count, trained = train.get("parameters"), train.get("trained_parameters")
+    if not isinstance(count, int):
+        return None
+    lora = (train.get("recipe") or {}).get("lora") if isinstance(train.get("recipe"), dict) else None
+    by = f", LoRA of rank {lora['rank']} in {', '.join(lora['parts'])}" if lora else ""
+    return f"{count:,}, " + ("all trained" if trained in (None, count) else f"{trained:,} trained{by}")
 
 
 def licence_rows(datasets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 import tempfile
 import threading
@@ -117,6 +118,13 @@ class CheckpointStore:
             f"{steps}. Bring them back from a copy, or remove the folder to start this run anew"
         )
         raise DataError(msg)
+
+    def try_writing(self) -> None:
+        """Write and remove a small file; UsageError or ServiceError where the store does not take it."""
+        name = f"try-{secrets.token_hex(8)}.json"
+        self._write(name, b"{}")
+        self._names()
+        self._remove(name)
 
     def clean(self) -> None:
         """Remove what a killed writer left: for the one process that will write."""

@@ -15,11 +15,15 @@ Pixels = NDArray[np.uint8]
 _PILLOW = (b"\x89PNG", b"\xff\xd8")  # PNG and JPEG, which Pillow decodes without a detour over an array
 
 
-def decode_image(payload: bytes, size: int | None = None) -> Pixels:
+def decode_image(payload: bytes, size: int | None = None, preprocessing: str = "pillow") -> Pixels:
     """Encoded pixels to (height, width, channels) uint8; resized to (size, size) with antialiasing.
 
+    `preprocessing` (of a recipe, or of a model's config.json): `pillow`, or `official` for the resize of SAM3's own
+    processor, of the picture at its full size.
     DataError where the decoder of the payload's codec is not installed.
     """
+    if preprocessing == "official" and size is not None:
+        return _officially(decode_image(payload), size)
     if payload.startswith(_PILLOW):
         picture = _with_pillow(payload, size)
         array = np.asarray(picture)
@@ -31,6 +35,15 @@ def decode_image(payload: bytes, size: int | None = None) -> Pixels:
     if size is not None and array.shape[:2] != (size, size):
         array = np.asarray(Image.fromarray(array).resize((size, size), Image.Resampling.BILINEAR))
     return array[..., None] if array.ndim == 2 else array
+
+
+def _officially(picture: Pixels, size: int) -> Pixels:
+    from training.sam3.preprocess import official_resized
+
+    channels = picture.shape[-1]
+    # three channels always, as in serving: which of torch's kernels runs depends on their number
+    resized = official_resized(np.repeat(picture, 3, axis=-1) if channels == 1 else picture, size)
+    return resized[..., :channels]
 
 
 def _with_pillow(payload: bytes, size: int | None) -> Image.Image:

@@ -16,6 +16,7 @@ from lightning.fabric.plugins import CheckpointIO
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from training.checkpoints import CheckpointStore, CheckpointWriter, State, load_state, stem_of
+from training.lora import add_adapters, trained_numbers
 from training.recipes import Recipe
 from training.sam3.model import PromptableSam3
 from training.spec import FitSpec, choose_strategy
@@ -31,6 +32,12 @@ def strategy_of(spec: FitSpec, world_size: int, device: torch.device) -> str:
         with torch.device("meta"):
             model = PromptableSam3(Sam3Config(**spec.recipe.sam3))
         parameters = sum(parameter.numel() for parameter in model.parameters())
+        if spec.recipe.lora is not None:
+            # of what is frozen the weights alone are kept, a fifth of a trained parameter's state
+            with torch.device("meta"):
+                add_adapters(model, spec.recipe.lora, spec.recipe.seed)
+            trained = trained_numbers(model)
+            parameters = trained + (parameters - trained) // 5
     return choose_strategy(spec.recipe, spec.run.strategy, world_size, device_bytes, parameters)
 
 

@@ -66,6 +66,11 @@ def evaluate_shard(
     return [row for batch in batches(shard, split, part) for row in _evaluate_batch(segmenter, batch, model, prompts)]
 
 
+def _pictures(segmenter: Segmenter, batch: list[dict[str, Any]]) -> list[NDArray[np.uint8]]:
+    """At the model's size, resized as the model was trained: what `encode` resizes once more stays as it is."""
+    return [decode_image(row["image"], segmenter.image_size, segmenter.preprocessing) for row in batch]
+
+
 def _pairs(batch: list[dict[str, Any]], kind: str) -> list[tuple[int, str, bool]]:
     found: list[tuple[int, str, bool]] = []
     for number, row in enumerate(batch):
@@ -79,7 +84,7 @@ def _pairs(batch: list[dict[str, Any]], kind: str) -> list[tuple[int, str, bool]
 def _evaluate_batch(
     segmenter: Segmenter, batch: list[dict[str, Any]], model: str, prompts: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    features = segmenter.encode([decode_image(row["image"], segmenter.image_size) for row in batch])
+    features = segmenter.encode(_pictures(segmenter, batch))
     decision = segmenter.decision
     for kind in prompts:
         pairs = _pairs(batch, kind)
@@ -131,7 +136,7 @@ def threshold_rows(segmenter: Segmenter, shard: ShardFile, split: str, part: Par
     """Dice of each candidate mask threshold, before any presence threshold: what `choose_decision` reads."""
     rows = []
     for batch in batches(shard, split, part):
-        features = segmenter.encode([decode_image(row["image"], segmenter.image_size) for row in batch])
+        features = segmenter.encode(_pictures(segmenter, batch))
         pairs = _pairs(batch, "text")
         if not pairs:
             continue

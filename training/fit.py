@@ -53,8 +53,7 @@ def start_model(recipe: Recipe, start: str, *, digest: bool = False) -> tuple[Pr
 
 def open_store(spec: FitSpec) -> ShardStore:
     """The dataset versions of a run, with their local copies where they are remote."""
-    scratch = Path(spec.loader.cache_dir or Path(spec.run_dir) / "cache")
-    return ShardStore(spec.data_root, scratch, spec.loader.cache_bytes)
+    return ShardStore(spec.data_root, spec.scratch, spec.loader.cache_bytes)
 
 
 def prepare(spec: FitSpec, split: str, rank: int, world_size: int, store: ShardStore | None = None) -> None:
@@ -111,6 +110,7 @@ def _prepared_folder(spec: FitSpec, store: ShardStore, shard: ShardFile, split: 
         image_size=recipe.image_size,
         mask_size=recipe.mask_size,
         max_instances=recipe.max_instances,
+        preprocessing=recipe.preprocessing,
         store=store,
     )
 

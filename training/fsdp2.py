@@ -55,9 +55,9 @@ class ShardedTraining(Sam3Training):
         for name in list(self.average):
             self.average[name] = nn.Parameter(divided[name].detach().clone(), requires_grad=False)
 
-    def averaged_state(self) -> dict[str, Tensor]:
+    def kept_state(self) -> dict[str, Tensor]:
         """As of the base class, put together; all ranks must ask."""
-        return {name: full_tensor(value) for name, value in super().averaged_state().items()}
+        return {name: full_tensor(value) for name, value in super().kept_state().items()}
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:

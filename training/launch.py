@@ -17,14 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import ServiceError, UsageError
+from infra.remote import is_remote
 from infra.storage import digest_of
 from preprocessing import schema
+from preprocessing.schema.licences import why_left_out
 from training import recipes
 from training.candidate import publish, write_final
 from training.failures import Losses, verdict
+from training.lora_settings import need_peft, refuse_with
 from training.measure import run_evaluation
+from training.sam3.licence import preprocessing_of_start, start_licences
 from training.spec import (
     FitSpec,
+    LoaderSettings,
     RunSettings,
     choose_strategy,
     start_config,
@@ -43,35 +48,56 @@ LOSSES_FILE = "losses.jsonl"
 
 def run_training(
     *,
-    data_root: Path,
+    data_root: Path | str,
     datasets: list[str],
     out: Path,
     params: dict[str, Any],
     run_dir: Path,
     progress: Progress | None = None,
+    loader: LoaderSettings | None = None,
 ) -> dict[str, Any]:
     """Fine-tune with Ray Train and write the candidate folder (docs/architecture.md); return its `train.json`.
 
     Args:
-        data_root: folder of dataset versions.
+        data_root: folder of dataset versions, or its fsspec URL (`s3://bucket/data`), whose shards come to a bounded
+            local cache as they are needed.
         datasets: names of the versions to train on.
         out: the candidate folder; replaced in one rename at the end.
         params: the `train` section of params.yaml.
         run_dir: machine-local state: Ray Train runs, prepared shards, progress.
         progress: called about twice a second with step, steps, loss, samples_per_s, eta_s.
+        loader: how batches are made ready, and where and how large the cache is.
+
+    Raises:
+        UsageError: parameters that are wrong or do not go together, a bucket that there is not, or one that the
+            credentials of this machine do not open.
+        DataError: data that is not there or damaged, or weights that do not fit.
+        ServiceError: a store that does not answer.
     """
     recipe = recipes.resolve(params)
     start, start_sha256 = str(params.get("start") or ""), ""
     if start:
         start, start_sha256 = start_identity(start)
         config = start_config(start)
-        _need_fitting_start(start)
-        recipe = replace(recipe, sam3=config["sam3"], image_size=config["image_size"])
-    digests = {name: schema.read_dataset_file(data_root / name)["manifest_digest"] for name in datasets}
-    _refuse_evaluation_only(data_root, datasets)
-    _need_train_samples(data_root, datasets)
+        report = _need_fitting_start(start)
+        _refuse_start_licence(start_licences(start, report), str(params.get("licence") or "any"))
+        recipe = replace(
+            recipe,
+            sam3=config["sam3"],
+            image_size=config["image_size"],
+            preprocessing=preprocessing_of_start(start),
+        )
+    if recipe.lora is not None:
+        refuse_with(recipe.lora, freeze=recipe.freeze, start=start)
+        need_peft()
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
+    root = str(data_root) if is_remote(str(data_root)) else str(Path(data_root).resolve())
+    spec = FitSpec(recipe, root, datasets, str(run_dir), start, loader=loader or LoaderSettings())
+    versions = {name: schema.read_dataset_file(folder) for name, folder in spec.folders().items()}
+    digests = {name: version["manifest_digest"] for name, version in versions.items()}
+    _refuse_evaluation_only(versions)
+    _need_train_samples(versions)
     identity = {"recipe": asdict(recipe), "code": recipes.code_sha256(), "digests": digests, "start": start_sha256}
     final = run_dir / "final" / digest_of(identity)[:16]
     workers = int(params.get("workers", 1))
@@ -83,31 +109,51 @@ def run_training(
         sample_log=bool(params.get("sample_log", False)),
     )
     choose_strategy(recipe, run.strategy, workers, 0, 0)  # what cannot be is refused before anything is started
-    spec = FitSpec(recipe, str(data_root.resolve()), datasets, str(run_dir), start, run=run)
+    spec = replace(spec, run=run)
     if not (final / "done.json").is_file():
         _refuse_too_many(workers)
+        _need_storage(run.checkpoints)
         with _watch(run_dir, progress):
             _train(spec, final, workers, int(params.get("min_workers") or workers))
     return publish(spec, final, out, digests, workers)
 
 
-def _need_fitting_start(start: str) -> None:
+def _need_fitting_start(start: str) -> dict[str, Any]:
     """Weights that do not fit are the user's to mend: said here, not by workers that are started again and again."""
     from training.sam3.checkpoint import open_checkpoint
 
-    open_checkpoint(start)
+    return open_checkpoint(start).report.record()
 
 
-def _need_train_samples(data_root: Path, datasets: list[str]) -> None:
-    if not any(schema.read_dataset_file(data_root / name)["splits"].get("train") for name in datasets):
+def _refuse_start_licence(licences: list[dict[str, Any]], limit: str) -> None:
+    """`train.licence` holds for the weights that a run starts from as it does for its data."""
+    reasons = [f"{one['of']}: {why}" for one in licences if (why := why_left_out(one, limit, "its terms say"))]
+    if reasons:
         msg = (
-            f"nothing to train on: expected at least one sample in the train split, found none in {', '.join(datasets)}"
+            f"params.yaml: train.start: expected weights that train.licence ({limit}) allows, found "
+            f"{'; '.join(reasons)}. Start from others, or set train.licence to any"
         )
         raise UsageError(msg)
 
 
-def _refuse_evaluation_only(data_root: Path, datasets: list[str]) -> None:
-    kept = [name for name in datasets if schema.read_dataset_file(data_root / name).get("evaluation_only")]
+def _need_storage(checkpoints: str) -> None:
+    """A store that takes no checkpoint is found out now, and not after the first hundred steps."""
+    if is_remote(checkpoints):
+        from training.checkpoints import CheckpointStore
+
+        CheckpointStore(checkpoints).try_writing()
+
+
+def _need_train_samples(versions: Mapping[str, dict[str, Any]]) -> None:
+    if not any(version["splits"].get("train") for version in versions.values()):
+        msg = (
+            f"nothing to train on: expected at least one sample in the train split, found none in {', '.join(versions)}"
+        )
+        raise UsageError(msg)
+
+
+def _refuse_evaluation_only(versions: Mapping[str, dict[str, Any]]) -> None:
+    kept = [name for name, version in versions.items() if version.get("evaluation_only")]
     if kept:
         msg = (
             f"training: expected datasets to train on, found external test sets, which their cards keep for evaluation "
@@ -243,7 +289,7 @@ def _rank(config: dict[str, Any]) -> None:
             resume=resume,
             module_class=fsdp2.ShardedTraining if kind == "fsdp2" else Sam3Training,
         )
-    weights = result.module.averaged_state()  # all ranks: it may be divided among them
+    weights = result.module.kept_state()  # all ranks: it may be divided among them
     if rank == 0:
         write_final(spec, final, result, weights)
 

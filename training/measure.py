@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,12 @@ def _key(job: dict[str, Any]) -> tuple[str, str, int, int]:
 def _job_shard(job: dict[str, Any]) -> Any:
     from training.prepared import shards_of
 
-    return shards_of(Path(job["data_root"]), job["dataset"])[job["shard"]]
+    shard = shards_of(Path(job["data_root"]), job["dataset"])[job["shard"]]
+    if "remote" in job:  # a FitSpec: `data_root` holds its small files alone
+        from training.fit import open_store
+
+        return replace(shard, path=open_store(job["remote"]).path(shard))
+    return shard
 
 
 def _job_part(job: dict[str, Any]) -> Any:

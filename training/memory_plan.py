@@ -23,6 +23,8 @@ from torch._subclasses import FakeTensorMode
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from training.live_bytes import Kept, keep_watch
+from training.lora import add_adapters
+from training.lora_settings import Lora, lora_of
 from training.optimiser import is_matrix
 from training.recipes import FREEZABLE
 from training.sam3 import sizes
@@ -48,6 +50,7 @@ class Step:
     checkpoint_parts: tuple[str, ...] = ()
     optimiser: str = "adamw"
     freeze: tuple[str, ...] = ()
+    lora: Lora | None = None
     ema: bool = True
     objects: int = 4  # supervised instances a prompt
     mask_size: int = 0  # pixels; 0: the head's own
@@ -77,16 +80,30 @@ class Plan:
 
 def plan(step: Step) -> Plan:
     """Plan a step without allocating it."""
-    with FakeTensorMode():
+    if step.lora is None:
+        with FakeTensorMode():
+            return measure(step, PromptableSam3(Sam3Config(**step.sam3)).train())
+    # peft moves what it makes to the layer's device, which fake tensors do not allow: they take the place of shapes
+    with torch.device("meta"):
         model = PromptableSam3(Sam3Config(**step.sam3)).train()
+        add_adapters(model, step.lora, 0)
+    with FakeTensorMode():
+        for module in model.modules():
+            for name, value in list(module._parameters.items()):
+                if value is not None:
+                    module._parameters[name] = nn.Parameter(torch.empty(value.shape), value.requires_grad)
+            for name, held in list(module._buffers.items()):
+                if held is not None:
+                    module._buffers[name] = torch.empty(held.shape, dtype=held.dtype)
         return measure(step, model)
 
 
 def measure(step: Step, model: PromptableSam3) -> Plan:
     """The same from a given model, on fake tensors or on real ones (that is how a plan is checked)."""
     beginnings = tuple(beginning for part in step.freeze for beginning in FREEZABLE[part])
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not (beginnings and name.startswith(beginnings)))
+    if step.lora is None:  # else the model came with its adapters, and all but them is frozen already
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not (beginnings and name.startswith(beginnings)))
     checkpoint_activations(model, step.checkpoint_parts)
     trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     numbers = sum(value.numel() for _, value in trained)
@@ -236,6 +253,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint-parts", default="", help=f"comma-separated: all, {', '.join(PARTS)}")
     parser.add_argument("--optimiser", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--freeze", default="", help=f"comma-separated: {', '.join(FREEZABLE)}")
+    parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="adapters in place of full fine-tuning")
     parser.add_argument("--kernels", choices=("cuda", "cpu"), default="cuda", help="whose kernels to plan with")
     given = parser.parse_args(arguments)
     sam3, image_size = sizes.named(given.model_size, given.image_size)
@@ -248,6 +266,7 @@ def main(arguments: list[str] | None = None) -> None:
         checkpoint_parts=parts_of(given.checkpoint_parts.split(",")),
         optimiser=given.optimiser,
         freeze=tuple(part for part in given.freeze.split(",") if part),
+        lora=lora_of({"rank": given.lora}),
         kernels=given.kernels,
     )
     sys.stdout.write(json.dumps(document(step), indent=2) + "\n")

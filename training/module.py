@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.models.sam3.configuration_sam3 import Sam3Config
 
 from training.guard import StepGuard
+from training.lora import add_adapters, merged
 from training.optimiser import make_optimiser
 from training.recipes import FREEZABLE, Recipe
 from training.sam3.activation_checkpointing import checkpoint_activations
@@ -31,6 +32,8 @@ class Sam3Training(lightning.LightningModule):
         self.recipe = recipe
         self.model = model if model is not None else PromptableSam3(Sam3Config(**recipe.sam3))
         freeze_parts(self.model, recipe.freeze)
+        if recipe.lora is not None:
+            add_adapters(self.model, recipe.lora, recipe.seed)
         checkpoint_activations(self.model, recipe.checkpoint_parts)
         if recipe.compile:
             self.model.compile_stages()
@@ -125,14 +128,29 @@ class Sam3Training(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was left out, so that a resumed run still knows."""
         checkpoint["guard"] = self.guard.state()
+        if self.recipe.lora is not None:
+            # the base is what the run starts from, each time it does: gigabytes beside megabytes of adapters
+            for name in self._base_names():
+                checkpoint["state_dict"].pop(name, None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back; a checkpoint of before has nothing of it."""
         if "guard" in checkpoint:
             self.guard.restore(checkpoint["guard"])
+        if self.recipe.lora is not None:
+            here = self.state_dict()
+            checkpoint["state_dict"].update({name: here[name] for name in self._base_names()})
+
+    def _base_names(self) -> list[str]:
+        return [f"model.{name}" for name, value in self.model.named_parameters() if not value.requires_grad]
 
     def averaged_state(self) -> dict[str, Tensor]:
-        """State dict of `model` with the averaged weights in it."""
+        """State dict of a plain model with the averaged weights in it; adapters are merged."""
+        state = self.kept_state()
+        return merged(state, self.recipe.lora) if self.recipe.lora is not None else state
+
+    def kept_state(self) -> dict[str, Tensor]:
+        """State dict of `model` as it is trained, adapters and all, with the averaged weights in it."""
         state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         if self.average:
             for name, _ in trained_parameters(self.model):

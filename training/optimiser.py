@@ -19,6 +19,7 @@ from training.recipes import Recipe
 MOMENTUM = 0.95
 _TABLES = ("embed", "reference_points", "presence_token")
 _FEWEST_ROWS = 5
+_ADAPTER = ".lora_"  # in the names of peft's factors
 _BACKBONE = "vision_encoder.backbone."
 _LAYER = re.compile(r"vision_encoder\.backbone\.layers\.(\d+)\.")
 _STEM = ("vision_encoder.backbone.embeddings.", "vision_encoder.backbone.layer_norm.")
@@ -73,8 +74,9 @@ def is_matrix(name: str, parameter: Tensor) -> bool:
     """Whether Muon takes a parameter: kernels too (axes after the first taken together).
 
     Embeddings are look-up tables, and a map to one to four outputs is nearly a vector: neither is a matrix to Muon.
+    Nor is a factor of an adapter: what moves the layer is the product of two, and each alone has no scale of its own.
     """
-    return parameter.ndim >= 2 and parameter.shape[0] >= _FEWEST_ROWS and not _is_table(name)
+    return parameter.ndim >= 2 and parameter.shape[0] >= _FEWEST_ROWS and not _is_table(name) and _ADAPTER not in name
 
 
 def _is_table(name: str) -> bool:
@@ -117,6 +119,8 @@ def rate_factor(name: str, recipe: Recipe, layers: int) -> float:
     between a parameter and the backbone's output, plus one. The neck is no layer of it.
     """
     factor: float = getattr(recipe, f"{part_of(name)}_rate", 1.0)
+    if recipe.lora is not None and _ADAPTER in name:
+        factor *= recipe.lora.rate
     if recipe.layer_decay != 1.0 and name.startswith(_BACKBONE):
         factor *= recipe.layer_decay ** (layers + 1 - vision_depth(name, layers))
     return factor

@@ -18,6 +18,8 @@ ELSEWHERE = {
     "seed": "train.seed",
     "steps": "train.steps",
     "freeze": "train.freeze",
+    "lora": "train.lora",
+    "preprocessing": "train.start",
 }
 """Fields with a key of their own."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +86,18 @@ def instances_of(
     ]
 
 
-def to_pixel_values(pixels: NDArray[np.uint8], size: int) -> Tensor:
-    """(height, width[, channels]) uint8 to (3, size, size) in -1..1, stretched with antialiasing as SAM3 does."""
+def to_pixel_values(pixels: NDArray[np.uint8], size: int, preprocessing: str = "pillow") -> Tensor:
+    """(height, width[, channels]) uint8 to (3, size, size) in -1..1, stretched with antialiasing as SAM3 does.
+
+    `preprocessing` of the model's config.json says by which of two resizes, which differ by a grey level.
+    """
     array = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
         found = f"{array.dtype} {pixels.shape}"
         msg = f"image: expected uint8 of shape (height, width) or (height, width, 1 or 3), found {found}"
         raise UsageError(msg)
+    if preprocessing == "official":
+        return official_pixel_values(np.stack([array] * 3, axis=-1) if array.ndim == 2 else array, size)
     picture = Image.fromarray(array).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return (torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255 - 0.5) / 0.5
 
@@ -107,10 +111,10 @@ class Segmenter:
         tokenizer: PromptTokenizer,
         image_size: int,
         decision: Decision,
-        pixel_values: Callable[[NDArray[np.uint8], int], Tensor] = to_pixel_values,
+        preprocessing: str = "pillow",
     ) -> None:
         self.model, self.tokenizer, self.image_size, self.decision = model, tokenizer, image_size, decision
-        self._pixel_values = pixel_values
+        self.preprocessing = preprocessing
 
     @classmethod
     def load(cls, folder: Path, weights: str = WEIGHTS) -> Segmenter:
@@ -121,6 +125,7 @@ class Segmenter:
             PromptTokenizer.load(Path(folder) / TOKENIZER),
             int(config["image_size"]),
             Decision(**config.get("start_decision" if weights == START else "decision", {})),
+            str(config.get("preprocessing", "pillow")),
         )
 
     @classmethod
@@ -128,12 +133,13 @@ class Segmenter:
         """Serve published weights as they are (any layout of `load_checkpoint`), with the official preprocessing."""
         model, _ = load_checkpoint(source, image_size=image_size, digest=False)
         size = image_size_of(model.config.to_dict())
-        return cls(model, PromptTokenizer.from_installed(), size, Decision(), official_pixel_values)
+        return cls(model, PromptTokenizer.from_installed(), size, Decision(), "official")
 
     @torch.inference_mode()
     def encode(self, images: list[NDArray[np.uint8]]) -> ImageFeatures:
         """Vision features of images of any size."""
-        return self.model.encode_images(torch.stack([self._pixel_values(image, self.image_size) for image in images]))
+        values = [to_pixel_values(image, self.image_size, self.preprocessing) for image in images]
+        return self.model.encode_images(torch.stack(values))
 
     @torch.inference_mode()
     def decode(

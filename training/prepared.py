@@ -74,14 +74,16 @@ def prepare_shard(
     image_size: int,
     mask_size: int,
     max_instances: int,
+    preprocessing: str = "pillow",
     store: ShardStore | None = None,
 ) -> Path:
     """Write the prepared arrays of one shard's split (idempotent, atomic); return their folder.
 
     `store` brings the shard from where it lies; without one it is a local file.
     """
+    other = [] if preprocessing == "pillow" else [preprocessing]
     key = hashlib.sha256(
-        json.dumps([_FORMAT, shard.sha256, split, image_size, mask_size, max_instances]).encode()
+        json.dumps([_FORMAT, shard.sha256, split, image_size, mask_size, max_instances, *other]).encode()
     ).hexdigest()[:24]
     folder = out / key
     if (folder / "index.json").is_file():
@@ -107,7 +109,7 @@ def prepare_shard(
                     instances.append(instance_coverage(mask, mask_size))
             concepts[concept] = [len(maps), first, len(instances)]
             maps.append(coverage(union, image_size))
-        images.append(decode_image(row["image"], image_size))
+        images.append(decode_image(row["image"], image_size, preprocessing))
         index.append(
             {
                 "sample_id": row["sample_id"],

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import UsageError
+from training.lora_settings import Lora, lora_of
 from training.sam3 import sizes
 
 # how a run is spread over machines, or runs are measured and compared, does not change what one computes
 _NOT_TRAINING = {"launch.py", "memory_plan.py", "bench", "ablation.py", "ablation_switches.py"}
 
+
+Preprocessing = Literal["pillow", "official"]
 
 FREEZABLE = {"vision": ("vision_encoder.",), "text": ("text_encoder.", "text_projection.")}
 """Parts that `freeze` names, by the beginning of their parameters' names."""
@@ -79,6 +82,8 @@ class Recipe:
     losses: dict[str, float] = field(default_factory=dict)  # overrides of LossWeights
     calibrate_presence: bool = False  # on validation, after training (training/decision.py)
     freeze: tuple[str, ...] = ()  # parts that are not trained: vision, text
+    preprocessing: Preprocessing = "pillow"  # how pictures are resized (training/sam3/preprocess.py)
+    lora: Lora | None = None  # adapters in place of full fine-tuning (training/lora.py)
     checkpoint_parts: tuple[str, ...] = ()  # parts that are computed twice to save memory (activation_checkpointing)
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of products; auto: bf16 on a GPU, fp32 on a CPU
     compile: bool = False  # torch.compile of the three stages; the first steps take minutes
@@ -281,7 +286,10 @@ def resolve(params: dict[str, Any]) -> Recipe:
     if wrong:
         msg = f"params.yaml: train.freeze: expected some of {', '.join(FREEZABLE)}, found {', '.join(wrong)}"
         raise UsageError(msg)
-    return replace(recipe, seed=int(params.get("seed", recipe.seed)), steps=steps or recipe.steps, freeze=freeze)
+    seed = int(params.get("seed", recipe.seed))
+    return replace(
+        recipe, seed=seed, steps=steps or recipe.steps, freeze=freeze, lora=lora_of(params.get("lora")) or recipe.lora
+    )
 
 
 def code_sha256(files_below: Path | None = None) -> str:

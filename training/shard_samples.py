@@ -47,7 +47,7 @@ class ReadCount:
 class ShardSample:
     """One row of a shard; image and masks are decoded when asked for, at the sizes of the recipe."""
 
-    def __init__(self, row: dict[str, Any], payload: bytes, image_size: int, mask_size: int, most: int) -> None:
+    def __init__(self, row: dict[str, Any], payload: bytes, recipe: Recipe) -> None:
         self.sample_id: str = row["sample_id"]
         self.dataset: str = row["dataset"]
         self.modality: str = row["modality"]
@@ -55,7 +55,8 @@ class ShardSample:
         self.concepts: list[str] = sorted(self._objects)
         self.absent: list[str] = sorted(row["absent"])
         self._height, self._width, self._payload = row["height"], row["width"], payload
-        self._image_size, self._mask_size, self._most = image_size, mask_size, most
+        self._image_size, self._mask_size, self._most = recipe.image_size, recipe.mask_size, recipe.max_instances
+        self._preprocessing = recipe.preprocessing
 
     @property
     def payload_bytes(self) -> int:
@@ -64,7 +65,7 @@ class ShardSample:
 
     def image(self) -> Pixels:
         """(image size, image size, channels) uint8."""
-        return decode_image(self._payload, self._image_size)
+        return decode_image(self._payload, self._image_size, self._preprocessing)
 
     def concept(self, concept: str) -> tuple[Pixels, Pixels]:
         """Coverage of the union (size, size) and of each instance (instances, mask size, mask size), 0..255."""
@@ -150,7 +151,7 @@ class ShardSamples:
         row = table.slice(number, 1)
         payload: bytes = row.column("image")[0].as_py()
         [values] = row.drop_columns(["image"]).to_pylist()
-        return ShardSample(values, payload, recipe.image_size, recipe.mask_size, recipe.max_instances)
+        return ShardSample(values, payload, recipe)
 
     @property
     def count(self) -> ReadCount:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import UsageError
+from infra.remote import is_remote
 from training.recipes import Recipe
 
 PROGRESS_FILE = "progress.json"
 CONFIG, WEIGHTS, START, TOKENIZER = "config.json", "model.safetensors", "start.safetensors", "tokenizer"
 """Files of a model folder."""
+ADAPTERS = "adapters"
+"""Folder in it, of a run with LoRA: what was trained, in peft's layout, to be put on the start weights."""
 STRATEGIES = ("auto", "ddp", "fsdp2")
 # bytes of weights, gradients and AdamW's two moments in fp32, and of the average, per parameter
 _STATE_BYTES = 20
@@ -51,6 +54,20 @@ class FitSpec:
     start: str = ""  # weights to start from (training/sam3/source.py); empty: our own initialisation
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+    @property
+    def scratch(self) -> Path:
+        """Machine-local folder for what was checked, and for copies of what is remote."""
+        return Path(self.loader.cache_dir or Path(self.run_dir) / "cache")
+
+    def folders(self) -> dict[str, Path]:
+        """Local folder of each version's small files (`dataset.json`, …), copied where the root is remote."""
+        if not is_remote(self.data_root):
+            return {name: Path(self.data_root) / name for name in self.datasets}
+        from training.store import ShardStore
+
+        store = ShardStore(self.data_root, self.scratch, self.loader.cache_bytes)
+        return {name: store.folder(name) for name in self.datasets}
 
 
 def start_config(start: str) -> dict[str, Any]:

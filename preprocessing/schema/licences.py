@@ -29,7 +29,7 @@ USES = LIMITS[1:]
 _STRICTNESS: tuple[tuple[str, int], ...] = (
     (r"no.?redistribution|restricted|data use agreement|\bDUA\b", 60),
     (r"unknown|unstated|not stated|\bnone\b", 55),
-    (r"research|challenge|terms", 50),
+    (r"research|challenge|terms|SAM License", 50),
     (r"BY-NC-ND", 46),
     (r"BY-NC-SA", 44),
     (r"BY-NC|non.?commercial", 42),
@@ -91,12 +91,12 @@ def model_licence(datasets: Iterable[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
-def why_left_out(licence: dict[str, Any] | None, limit: str) -> str | None:
-    """Why a dataset under `licence` does not belong in a build limited to `limit`, or None where it does."""
+def why_left_out(licence: dict[str, Any] | None, limit: str, said_by: str = "its card says") -> str | None:
+    """Why what is under `licence` does not belong in a build limited to `limit`, or None where it does."""
     if limit not in LIMITS:
         msg = f"licence limit: expected one of {', '.join(LIMITS)}, found {limit!r}"
         raise ValueError(msg)
     if limit == "any" or answer(licence, limit) == "yes":
         return None
     use = {"commercial": "commercial use", "redistribution": "redistribution"}[limit]
-    return f"{use}: expected yes, its card says {answer(licence, limit)} ({licence_name(licence)})"
+    return f"{use}: expected yes, {said_by} {answer(licence, limit)} ({licence_name(licence)})"

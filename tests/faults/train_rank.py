@@ -25,6 +25,7 @@ from training.checkpoints import CheckpointStore, CheckpointWriter
 from training.distributed import DDP_OPTIONS, SampleLog, make_trainer, resume_point
 from training.fit import fit
 from training.fsdp2 import Fsdp2Strategy, ShardedTraining, full_tensor
+from training.lora_settings import Lora
 from training.module import Sam3Training
 from training.recipes import tiny
 from training.spec import FitSpec, LoaderSettings, RunSettings
@@ -68,6 +69,8 @@ def spec_of(plan: dict[str, Any]) -> FitSpec:
         most_visits=0,
         **plan.get("recipe", {}),
     )
+    if "lora" in plan:
+        recipe = replace(recipe, lora=Lora(**plan["lora"]))
     if plan.get("dropout"):
         for part in ("detr_encoder_config", "detr_decoder_config", "geometry_encoder_config"):
             recipe.sam3[part]["dropout"] = plan["dropout"]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -7,7 +10,9 @@ import pytest
 from preprocessing.schema import MANIFEST_SCHEMA
 from registry.audit import Recorded, audit_case, rows_of_case
 from registry.lineage import licence_strictness, strictest_licence
+from registry.report import lineage_rows
 from registry.store import ModelVersion
+from tests.registry import samples
 
 
 def manifest(*cases: tuple[str, str, str]) -> Recorded:
@@ -75,3 +80,26 @@ def test_licences_are_ordered_by_what_they_forbid(free: dict[str, object], stric
         assert strictest_licence(cards) == (strict.get("spdx") or strict.get("terms"))
     else:
         assert strictest_licence(cards) == "unknown"
+
+
+def test_a_lineage_holds_the_terms_of_the_weights_that_training_started_from(tmp_path: Path) -> None:
+    candidate = samples.write_candidate(tmp_path / "candidate")
+    evaluation = samples.write_evaluation(tmp_path / "evaluation", candidate)
+    assert samples.lineage(candidate, evaluation)["start_licences"] == []
+    record = json.loads((candidate / "train.json").read_text())
+    terms = [
+        {"of": "SAM3 weights", "terms": "SAM License", "commercial": "yes", "redistribution": "yes"},
+        {"of": "others' weights", "terms": "no redistribution", "commercial": "no", "redistribution": "no"},
+    ]
+    recipe = {**record["recipe"], "lora": {"rank": 8, "parts": ["vision"]}}
+    record = {**record, "start_licences": terms, "recipe": recipe, "trained_parameters": 1000}
+    (candidate / "train.json").write_text(json.dumps(record))
+    lineage = samples.lineage(candidate, evaluation)
+    assert lineage["start_licences"] == terms
+    assert lineage["strictest_licence"] == "no redistribution"
+    assert (lineage["commercial_use"], lineage["redistribution"]) == ("no", "no")
+    assert lineage["lora"] == recipe["lora"]
+    rows = {label: value for label, value, _ in lineage_rows({}, record, [], lineage)}
+    assert rows["Parameters"] == "4,812,331, 1,000 trained, LoRA of rank 8 in vision"
+    assert rows["Strictest licence"] == "no redistribution"
+    assert rows["Start weights' terms"] == "SAM3 weights: SAM License; others' weights: no redistribution"

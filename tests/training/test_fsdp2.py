@@ -99,3 +99,24 @@ def test_the_files_of_both_are_alike(runs: Runs) -> None:
     for number, entry in moments[0].items():
         for name, value in entry.items():
             assert torch.allclose(value, moments[1][number][name], atol=1e-8), (number, name)
+
+
+def test_adapters_are_divided_and_merged_as_ddp_does(runs: Runs) -> None:
+    plans = {name: runs.plan(f"lora-{name}", name, lora={"rank": 2}) for name in ("ddp", "fsdp2")}
+    runs.ranks.complete(plans["ddp"], 2)
+    kill = {"rank": 1, "step": 3, "before_saving": True}
+    assert runs.ranks.run({**plans["ddp"], **_elsewhere(plans["fsdp2"]), "kill": kill}, 2)[1] == -9
+    runs.ranks.complete(plans["fsdp2"], 2)
+    ddp, fsdp2 = (final(runs.folder / f"lora-{name}", "average") for name in ("ddp", "fsdp2"))
+    assert largest_difference(ddp, fsdp2) < 1e-5
+    # the merged weights are those of a plain model, and of the start where nothing was adapted
+    start, _ = start_model(spec_of({**plans["ddp"], "datasets": DATASETS}).recipe, "")
+    begun = start.state_dict()
+    assert begun.keys() == ddp.keys()
+    patches = "vision_encoder.backbone.embeddings.patch_embeddings.projection.weight"
+    assert torch.equal(begun[patches], ddp[patches])
+    assert largest_difference(begun, ddp) > 1e-4
+
+
+def _elsewhere(plan: dict[str, Any]) -> dict[str, Any]:
+    return {name: plan[name] for name in ("run_dir", "checkpoints")}

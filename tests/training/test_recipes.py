@@ -16,7 +16,7 @@ from tests.training.made import write_dataset
 from training.fit import fit
 from training.recipes import RECIPES, Recipe, full, paper, resolve, small, tiny
 from training.sam3 import losses
-from training.sam3.losses import LossWeights, Targets, criterion
+from training.sam3.losses import Counts, LossWeights, Targets, criterion
 from training.sam3.model import Predictions
 from training.spec import FitSpec
 
@@ -166,8 +166,8 @@ def test_matching_and_losses_are_fp32_under_bf16_autocast() -> None:
     given = {name: value for name, value in vars(predictions).items() if value is not None}
     exact = Predictions(**{name: value.detach().float().requires_grad_() for name, value in given.items()})
     with torch.autocast("cpu", torch.bfloat16):
-        loss, terms = criterion(predictions, targets, LossWeights(), 4.0)
-    wanted, wanted_terms = criterion(exact, targets, LossWeights(), 4.0)
+        loss, terms = criterion(predictions, targets, LossWeights(), Counts.of(targets))
+    wanted, wanted_terms = criterion(exact, targets, LossWeights(), Counts.of(targets))
     assert loss.dtype == torch.float32
     assert torch.equal(loss, wanted)
     assert all(terms[name].dtype == torch.float32 for name in terms)
@@ -180,8 +180,8 @@ def test_matching_and_losses_are_fp32_under_bf16_autocast() -> None:
 
 def test_a_loss_of_weight_zero_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, targets = _predictions(torch.float32)
-    everything, terms = criterion(predictions, targets, LossWeights(), 4.0)
-    alone, left = criterion(predictions, targets, LossWeights(masks_focal=0, masks_dice=0), 4.0)
+    everything, terms = criterion(predictions, targets, LossWeights(), Counts.of(targets))
+    alone, left = criterion(predictions, targets, LossWeights(masks_focal=0, masks_dice=0), Counts.of(targets))
     assert terms.keys() - left.keys() == {"masks_focal", "masks_dice"}
     masks = 200 * terms["masks_focal"] + 10 * terms["masks_dice"]
     torch.testing.assert_close(everything - masks, alone)
@@ -195,7 +195,7 @@ def test_a_loss_of_weight_zero_is_not_computed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(losses, "mask_losses", never)
     monkeypatch.setattr(losses, "semantic_losses", never)
     off = LossWeights(masks_focal=0, masks_dice=0, semantic_focal=0, semantic_dice=0)
-    _, rest = criterion(predictions, targets, off, 4.0)
+    _, rest = criterion(predictions, targets, off, Counts.of(targets))
     assert set(rest) == {"boxes_l1", "boxes_giou", "classification", "presence"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def write_final(spec: FitSpec, final: Path, result: Any, weights: Any) -> None:
     begun, loaded = start_model(spec.recipe, spec.start, digest=True)
     save_weights(final / START, begun.state_dict())
     save_weights(final / WEIGHTS, weights)
-    PromptTokenizer.from_installed().save(final / TOKENIZER)
+    PromptTokenizer.find(spec.tokenizer, spec.start).save(final / TOKENIZER)
     write_text(final / "history.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in result.history))
     parameters = sum(parameter.numel() for parameter in result.module.model.parameters())
     guard = result.module.guard
@@ -43,8 +44,18 @@ def write_final(spec: FitSpec, final: Path, result: Any, weights: Any) -> None:
     write_json(final / "done.json", {**done, "start": loaded.record() if loaded else None})
 
 
-def publish(spec: FitSpec, final: Path, out: Path, digests: dict[str, str], workers: int) -> dict[str, Any]:
-    """Choose the thresholds on the validation split, then put the candidate folder in place."""
+def publish(
+    spec: FitSpec,
+    final: Path,
+    out: Path,
+    digests: dict[str, str],
+    workers: int,
+    spread: Callable[..., Iterable[Any]] = ray_map,
+) -> dict[str, Any]:
+    """Choose the thresholds on the validation split, then put the candidate folder in place.
+
+    `spread` maps a function over the jobs of validation; `map` does them here, where there is no Ray session.
+    """
     from training.decision import choose_decision, decision_record
 
     done = read_json(final / "done.json")
@@ -65,7 +76,7 @@ def publish(spec: FitSpec, final: Path, out: Path, digests: dict[str, str], work
                 {"folder": str(folder), "weights": weights, **place}
                 for place in places(Path(spec.data_root), spec.datasets, "val", THRESHOLD_SAMPLES)
             ]
-            parts = sorted(ray_map(threshold_job, jobs), key=lambda item: item[0])
+            parts = sorted(spread(threshold_job, jobs), key=lambda item: item[0])
             rows = [row for _, part in parts for row in part]
             config[name] = decision_record(choose_decision(rows, calibrate=spec.recipe.calibrate_presence))
         write_json(folder / CONFIG, config)

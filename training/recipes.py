@@ -12,7 +12,7 @@ from infra.errors import UsageError
 from training.sam3 import sizes
 
 # how a run is spread over machines, or runs are measured and compared, does not change what one computes
-_NOT_TRAINING = {"launch.py", "memory_plan.py", "bench", "ablation.py", "ablation_switches.py"}
+_NOT_TRAINING = {"launch.py", "alone.py", "memory_plan.py", "bench", "ablation.py", "ablation_switches.py"}
 
 
 FREEZABLE = {"vision": ("vision_encoder.",), "text": ("text_encoder.", "text_projection.")}

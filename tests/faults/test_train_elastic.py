@@ -94,8 +94,10 @@ def test_a_lost_node_costs_no_sample(cluster: Any, tmp_path: Path) -> None:
     (loss,) = [json.loads(line) for line in (run_dir / launch.LOSSES_FILE).read_text().splitlines()]
     assert loss["goes_on_from"] == min(found[1]) - 1
     was, now = (_measured(data, folder, tmp_path) for folder in (still, out))
-    # fewer ranks have fewer means over their own prompts (docs/runs.md): the samples are the same, the sums nearly
-    assert now == pytest.approx(was, abs=5e-3)
+    assert now.keys() == was.keys()
+    away = {name: abs(now[name] - was[name]) for name in was}
+    print("away from the undisturbed run:", away)  # noqa: T201  the figures of docs/runs.md
+    assert max(away.values()) < 1e-3, away
 
 
 def _measured(data: Path, candidate: Path, tmp_path: Path) -> dict[str, float]:

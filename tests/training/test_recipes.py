@@ -13,9 +13,11 @@ import torch
 
 from infra.errors import UsageError
 from tests.training.made import write_dataset
-from training.fit import fit
-from training.recipes import RECIPES, Recipe, full, paper, resolve, small, tiny
+from training.fit import fit, start_model
+from training.module import Sam3Training
+from training.recipes import OFFICIAL, RECIPES, Recipe, full, paper, resolve, small, tiny
 from training.sam3 import losses
+from training.sam3.activation_checkpointing import PARTS
 from training.sam3.losses import Counts, LossWeights, Targets, criterion
 from training.sam3.model import Predictions
 from training.spec import FitSpec
@@ -131,6 +133,8 @@ def test_every_recipe_takes_real_steps(data: Path, tmp_path: Path, make: Callabl
     of_maps = ("masks_focal", "masks_dice", "semantic_focal", "semantic_dice")
     weights = asdict(LossWeights(**recipe.losses))
     assert module.terms.keys() & set(of_maps) == {name for name in of_maps if weights[name] > 0}
+    assert any(name.endswith("_one_to_many") for name in module.terms) == (weights["one_to_many"] > 0)
+    _all_layers_take_part(recipe, module)
     assert bool(module.average) == (recipe.ema_decay > 0)
     kept = module.averaged_state()
     live = module.model.state_dict()
@@ -138,6 +142,26 @@ def test_every_recipe_takes_real_steps(data: Path, tmp_path: Path, make: Callabl
     # without an average the weights themselves are kept, with one they lag behind
     equal = all(torch.equal(kept[name], live[name]) for name in live)
     assert equal == (recipe.ema_decay == 0)
+
+
+def _all_layers_take_part(recipe: Recipe, module: Sam3Training) -> None:
+    """The parts that are recomputed, dropout, and a step for every layer of the vision encoder at a rate of its own."""
+    recomputed = [each for each in module.model.modules() if getattr(each, "gradient_checkpointing", False)]
+    expected = [layer for part in recipe.checkpoint_parts for layer in PARTS[part](module.model)]
+    assert {id(each) for each in recomputed} == {id(each) for each in expected}
+    if recipe.name not in OFFICIAL:
+        return
+    assert any(isinstance(each, torch.nn.Dropout) and each.p > 0 for each in module.model.detr_decoder.modules())
+    start, _ = start_model(recipe, "")
+    before = dict(start.named_parameters())
+    layers = module.model.vision_encoder.backbone.layers
+    assert len(layers) == 32
+    for number in range(len(layers)):
+        prefix = f"vision_encoder.backbone.layers.{number}."
+        moved = [not torch.equal(v, before[k]) for k, v in module.model.named_parameters() if k.startswith(prefix)]
+        assert any(moved), prefix
+    groups = module.optimizers().optimizer.param_groups
+    assert len({group["initial_lr"] for group in groups}) > len(layers)
 
 
 def _predictions(dtype: torch.dtype) -> tuple[Predictions, Targets]:

@@ -15,11 +15,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from infra.errors import SegfoundryError, ServiceError
-from infra.settings import Settings, load_settings
 from infra.storage import write_text
+
+if TYPE_CHECKING:
+    from infra.settings import Settings  # its packages are not on every machine that evaluates
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -60,6 +62,8 @@ def ray_session(state: Path, settings: Settings | None = None) -> Iterator[None]
     if ray.is_initialized():
         yield
         return
+    from infra.settings import load_settings
+
     settings = settings or load_settings()
     address = os.environ.get("RAY_ADDRESS", "")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -112,8 +116,14 @@ def ray_map(
     as CPUs of the cluster + 1 tasks carry), so neither a long dataset nor a slow reader of the results fills
     memory. A worker that dies is replaced and its items are tried again, each alone; after the last retry a
     `ServiceError` names the item. An error raised by `function` is raised here as it was.
+
+    A machine that has no Ray does it all here, one item after the other.
     """
-    import ray
+    try:
+        import ray
+    except ModuleNotFoundError:
+        yield from map(function, items)
+        return
     from ray.exceptions import RayError, RayTaskError
 
     if not ray.is_initialized():

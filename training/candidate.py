@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def write_final(spec: FitSpec, final: Path, result: Any, weights: Any) -> None:
         save_adapters(final / ADAPTERS, weights, lora)
         weights = merged(weights, lora)
     save_weights(final / WEIGHTS, weights)
-    PromptTokenizer.from_installed().save(final / TOKENIZER)
+    PromptTokenizer.find(spec.tokenizer, spec.start).save(final / TOKENIZER)
     write_text(final / "history.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in result.history))
     parameters = sum(value.numel() for value in begun.parameters())
     trained = sum(value.numel() for value in result.module.model.parameters() if value.requires_grad)
@@ -69,8 +69,18 @@ def _still_the_same(folders: Mapping[str, Path], digests: Mapping[str, str]) -> 
             raise DataError(msg)
 
 
-def publish(spec: FitSpec, final: Path, out: Path, digests: dict[str, str], workers: int) -> dict[str, Any]:
-    """Choose the thresholds on the validation split, then put the candidate folder in place."""
+def publish(
+    spec: FitSpec,
+    final: Path,
+    out: Path,
+    digests: dict[str, str],
+    workers: int,
+    spread: Callable[..., Iterable[Any]] = ray_map,
+) -> dict[str, Any]:
+    """Choose the thresholds on the validation split, then put the candidate folder in place.
+
+    `spread` maps a function over the jobs of validation; `map` does them here, where there is no Ray session.
+    """
     from training.decision import choose_decision, decision_record
 
     done, folders = read_json(final / "done.json"), spec.folders()
@@ -98,7 +108,7 @@ def publish(spec: FitSpec, final: Path, out: Path, digests: dict[str, str], work
                 {"folder": str(folder), "weights": weights, **place, **remote}
                 for place in places(tables, spec.datasets, "val", THRESHOLD_SAMPLES)
             ]
-            parts = sorted(ray_map(threshold_job, jobs), key=lambda item: item[0])
+            parts = sorted(spread(threshold_job, jobs), key=lambda item: item[0])
             rows = [row for _, part in parts for row in part]
             config[name] = decision_record(choose_decision(rows, calibrate=spec.recipe.calibrate_presence))
         write_json(folder / CONFIG, config)

@@ -94,7 +94,7 @@ def open_stream(spec: FitSpec, split: str, rank: int, world_size: int, store: Sh
         open_samples(spec, split, store),
         wording_of(roots[0], spec.datasets),
         spec.recipe,
-        PromptTokenizer.from_installed(),
+        PromptTokenizer.find(spec.tokenizer, spec.start),
         rank=rank,
         world_size=world_size,
         loader=spec.loader,

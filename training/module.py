@@ -15,7 +15,7 @@ from training.lora import add_adapters, merged
 from training.optimiser import make_optimiser
 from training.recipes import FREEZABLE, Recipe
 from training.sam3.activation_checkpointing import checkpoint_activations
-from training.sam3.losses import LossWeights, criterion
+from training.sam3.losses import Counts, LossWeights, criterion
 from training.sam3.model import PromptableSam3
 from training.schedule import rate_of
 from training.stream import Batch
@@ -57,7 +57,7 @@ class Sam3Training(lightning.LightningModule):
 
     @property
     def terms(self) -> dict[str, float]:
-        """The latest loss and its terms; reading waits for the device."""
+        """The latest loss and its terms, of the whole step; reading waits for the device."""
         return {name: float(value) for name, value in self._latest.items()}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -75,18 +75,10 @@ class Sam3Training(lightning.LightningModule):
         )
         # matching and losses in fp32 whatever the rest is computed in
         with torch.autocast(batch.pixel_values.device.type, enabled=False):
-            loss, terms = criterion(predictions, batch.targets, self.weights, self._normaliser(batch))
+            loss, terms = criterion(predictions, batch.targets, self.weights, Counts.of(batch.targets).over_ranks())
         self.guard.watch(loss, terms, batch.sample_ids)
-        self._latest = {"loss": loss.detach(), **terms}
+        self._latest = _over_ranks({"loss": loss.detach(), **terms})
         return loss
-
-    def _normaliser(self, batch: Batch) -> Tensor:
-        """Objects per rank, averaged over the ranks, at least 1 (the official global normalisation)."""
-        count = torch.tensor(float(len(batch.targets.prompt)), device=batch.pixel_values.device)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(count)
-            count = count / torch.distributed.get_world_size()
-        return count.clamp(min=1.0)
 
     def configure_gradient_clipping(
         self,
@@ -156,6 +148,15 @@ class Sam3Training(lightning.LightningModule):
             for name, _ in trained_parameters(self.model):
                 state[name] = self.average[_flat(name)].detach().clone()
         return state
+
+
+def _over_ranks(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Means over the ranks, which `Counts` makes the step's figures; rank 0's would tell of its own samples alone."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return terms
+    values = torch.stack([value.float() for value in terms.values()])
+    torch.distributed.all_reduce(values)
+    return dict(zip(terms, (values / torch.distributed.get_world_size()).unbind(), strict=True))
 
 
 def freeze_parts(model: PromptableSam3, parts: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from training.lora_settings import Lora, lora_of
 from training.sam3 import sizes
 
 # how a run is spread over machines, or runs are measured and compared, does not change what one computes
-_NOT_TRAINING = {"launch.py", "memory_plan.py", "bench", "ablation.py", "ablation_switches.py"}
+_NOT_TRAINING = {"launch.py", "alone.py", "memory_plan.py", "bench", "ablation.py", "ablation_switches.py"}
 
 
 Preprocessing = Literal["pillow", "official"]

@@ -54,6 +54,9 @@ class FitSpec:
     start: str = ""  # weights to start from (training/sam3/source.py); empty: our own initialisation
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    tokenizer: str = (
+        ""  # file or folder with CLIP's merges (`PromptTokenizer.find`), where open_clip_torch is not installed
+    )
 
     @property
     def scratch(self) -> Path:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from infra.errors import DataError
+from infra.errors import DataError, UsageError
 from training.augment import Knobs, augment
 from training.decode import Pixels
 from training.order import positions_of
@@ -119,6 +119,12 @@ class BatchStream(IterableDataset[Batch]):
     ) -> None:
         """`wording` gives each concept's prompts and kin."""
         super().__init__()
+        if world_size > recipe.global_batch:
+            msg = (
+                f"stream: expected at most global_batch {recipe.global_batch} workers, found {world_size}: some would "
+                "have no sample. Lower train.workers or raise train.overrides.global_batch in params.yaml"
+            )
+            raise UsageError(msg)
         self._samples, self._wording, self._recipe, self._tokenizer = samples, wording, recipe, tokenizer
         self._rank, self._world_size, self._first_step = rank, world_size, first_step
         self._knobs = Knobs(**recipe.augment)

@@ -1,4 +1,9 @@
-"""A Ray cluster of two nodes on this machine loses one in mid-epoch; training goes on with the other."""
+"""A Ray cluster of two nodes on this machine loses one in mid-epoch; training goes on with the other.
+
+What is compared is a fine-tuning, as runs of the real model are: it starts from weights that know something and moves
+them by a small rate. A run from nothing at a large rate is chaotic in its first hundred steps, where the last bit of a
+sum decides which query is matched; its samples are exact as well, but figures to 1e-3 are asked of it in vain.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +28,20 @@ from training.spec import FitSpec
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("SEGFOUNDRY_SOAK"), reason="two nodes, two minutes: in make soak"),
+    pytest.mark.skipif(
+        not os.environ.get("SEGFOUNDRY_SOAK"), reason="two nodes, three runs, three minutes: in make soak"
+    ),
 ]
-STEPS = 16
-PARAMS: dict[str, Any] = {"recipe": "tiny", "steps": STEPS, "workers": 2, "min_workers": 1, "sample_log": True}
+STEPS, STEPS_BEFORE = 24, 100
+BEFORE: dict[str, Any] = {"recipe": "tiny", "steps": STEPS_BEFORE, "workers": 2}
+PARAMS: dict[str, Any] = {
+    "recipe": "tiny",
+    "steps": STEPS,
+    "workers": 2,
+    "min_workers": 1,
+    "sample_log": True,
+    "overrides": {"learning_rate": 5e-4},
+}
 # so that a dead node is known to be dead within seconds
 PROMPT = {
     "health_check_initial_delay_ms": 0,
@@ -75,9 +90,12 @@ def test_a_lost_node_costs_no_sample(cluster: Any, tmp_path: Path) -> None:
     data, run_dir, out = tmp_path / "data", tmp_path / "run", tmp_path / "out"
     write_dataset(data, "Alpha", 12, splits=("train", "train", "val"))
     write_dataset(data, "Beta", 18, first=50, splits=("train", "train", "val"))
-    params = {**PARAMS, "checkpoint_minutes": 1e-4}
+    start = tmp_path / "start"
+    launch.run_training(data_root=data, datasets=DATASETS, out=start, params=BEFORE, run_dir=tmp_path / "before")
+    calm = {**PARAMS, "start": str(start)}
+    params = {**calm, "checkpoint_minutes": 1e-4}
     still = tmp_path / "undisturbed"
-    launch.run_training(data_root=data, datasets=DATASETS, out=still, params=PARAMS, run_dir=tmp_path / "still")
+    launch.run_training(data_root=data, datasets=DATASETS, out=still, params=calm, run_dir=tmp_path / "still")
     killer = _lose_a_node_after(cluster, run_dir / "samples", 6)
     started = time.monotonic()
     launch.run_training(data_root=data, datasets=DATASETS, out=out, params=params, run_dir=run_dir)
@@ -94,8 +112,13 @@ def test_a_lost_node_costs_no_sample(cluster: Any, tmp_path: Path) -> None:
     (loss,) = [json.loads(line) for line in (run_dir / launch.LOSSES_FILE).read_text().splitlines()]
     assert loss["goes_on_from"] == min(found[1]) - 1
     was, now = (_measured(data, folder, tmp_path) for folder in (still, out))
-    # fewer ranks have fewer means over their own prompts (docs/runs.md): the samples are the same, the sums nearly
-    assert now == pytest.approx(was, abs=5e-3)
+    assert now.keys() == was.keys()
+    away = {name: abs(now[name] - was[name]) for name in was}
+    print("undisturbed:", was, "away:", away)  # noqa: T201  the figures of docs/runs.md
+    # there is something to lose: a model that knows its concepts, moved by more than what is allowed below
+    assert was["dice_text_after"] > 0.8
+    assert abs(was["score_absent"] - was["score_absent_before"]) > 5e-3
+    assert max(away.values()) < 1e-3
 
 
 def _measured(data: Path, candidate: Path, tmp_path: Path) -> dict[str, float]:

@@ -218,7 +218,9 @@ class Bare:
 
     def find_distributions(self, *context):
         for finder in self.finders:
-            yield from getattr(finder, "find_distributions", lambda *_: ())(*context)
+            for found in getattr(finder, "find_distributions", lambda *_: ())(*context):
+                if found.metadata["Name"] != "open_clip_torch":
+                    yield found
 
 sys.meta_path[:] = [Bare()]
 from training.bench.workload import tokenizer

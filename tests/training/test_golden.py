@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from tests.training import golden as values
 from training.sam3 import terms
 from training.sam3.boxes import cxcywh_to_xyxy, iou_and_giou
-from training.sam3.losses import LossWeights, Targets, criterion
+from training.sam3.losses import Counts, LossWeights, Targets, criterion
 from training.sam3.matcher import match, match_many
 from training.sam3.model import OneToMany, Predictions
 
@@ -249,7 +250,8 @@ def _criterion(case: Case, wrapper: str) -> tuple[Tensor, dict[str, Tensor]]:
         padded_queries=own["pad_n_queries"] or 0,
         scale_by_prompts=0.5 if own["scale_by_find_batch_size"] else 0.0,
     )
-    return criterion(predictions, targets, weights, case.normaliser)
+    counts = replace(Counts.of(targets), objects=torch.tensor(case.normaliser))
+    return criterion(predictions, targets, weights, counts)
 
 
 OUR_NAMES = {

@@ -10,7 +10,7 @@ import torch
 from tests.training.small import small_config, small_model
 from training.module import Sam3Training
 from training.recipes import RECIPES, tiny
-from training.sam3.losses import LossWeights, Targets, criterion
+from training.sam3.losses import Counts, LossWeights, Targets, criterion
 from training.sam3.matcher import match_many
 from training.sam3.model import PADDING_LABEL
 from training.stream import Batch
@@ -83,7 +83,7 @@ def test_the_loss_asks_for_predictions_of_the_second_set() -> None:
     )
     assert predictions.one_to_many is None
     with pytest.raises(ValueError, match="one_to_many=True"):
-        criterion(predictions, batch.targets, LossWeights(one_to_many=2.0), 2.0)
+        criterion(predictions, batch.targets, LossWeights(one_to_many=2.0), Counts.of(batch.targets))
 
 
 def test_the_second_set_ignores_its_neighbours() -> None:

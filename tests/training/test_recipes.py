@@ -14,10 +14,12 @@ import torch
 from infra.errors import UsageError
 from tests.training.made import write_dataset
 from training.distributed import precision_of
-from training.fit import fit
-from training.recipes import RECIPES, Recipe, full, paper, resolve, small, tiny
+from training.fit import fit, start_model
+from training.module import Sam3Training
+from training.recipes import OFFICIAL, RECIPES, Recipe, full, paper, resolve, small, tiny
 from training.sam3 import losses
-from training.sam3.losses import LossWeights, Targets, criterion
+from training.sam3.activation_checkpointing import PARTS
+from training.sam3.losses import Counts, LossWeights, Targets, criterion
 from training.sam3.model import Predictions
 from training.spec import FitSpec
 
@@ -132,6 +134,8 @@ def test_every_recipe_takes_real_steps(data: Path, tmp_path: Path, make: Callabl
     of_maps = ("masks_focal", "masks_dice", "semantic_focal", "semantic_dice")
     weights = asdict(LossWeights(**recipe.losses))
     assert module.terms.keys() & set(of_maps) == {name for name in of_maps if weights[name] > 0}
+    assert any(name.endswith("_one_to_many") for name in module.terms) == (weights["one_to_many"] > 0)
+    _all_layers_take_part(recipe, module)
     assert bool(module.average) == (recipe.ema_decay > 0)
     kept = module.averaged_state()
     live = module.model.state_dict()
@@ -173,6 +177,26 @@ def test_precision_is_that_of_products_and_not_of_weights(data: Path, tmp_path: 
     assert precision_of(recipe, on_gpu=True) == on_gpu[precision]
 
 
+def _all_layers_take_part(recipe: Recipe, module: Sam3Training) -> None:
+    """The parts that are recomputed, dropout, and a step for every layer of the vision encoder at a rate of its own."""
+    recomputed = [each for each in module.model.modules() if getattr(each, "gradient_checkpointing", False)]
+    expected = [layer for part in recipe.checkpoint_parts for layer in PARTS[part](module.model)]
+    assert {id(each) for each in recomputed} == {id(each) for each in expected}
+    if recipe.name not in OFFICIAL:
+        return
+    assert any(isinstance(each, torch.nn.Dropout) and each.p > 0 for each in module.model.detr_decoder.modules())
+    start, _ = start_model(recipe, "")
+    before = dict(start.named_parameters())
+    layers = module.model.vision_encoder.backbone.layers
+    assert len(layers) == 32
+    for number in range(len(layers)):
+        prefix = f"vision_encoder.backbone.layers.{number}."
+        moved = [not torch.equal(v, before[k]) for k, v in module.model.named_parameters() if k.startswith(prefix)]
+        assert any(moved), prefix
+    groups = module.optimizers().optimizer.param_groups
+    assert len({group["initial_lr"] for group in groups}) > len(layers)
+
+
 def _predictions(dtype: torch.dtype) -> tuple[Predictions, Targets]:
     draw = torch.Generator().manual_seed(5)
     logits = torch.randn(2, 3, 6, generator=draw) * 3
@@ -199,8 +223,8 @@ def test_matching_and_losses_are_fp32_under_bf16_autocast() -> None:
     given = {name: value for name, value in vars(predictions).items() if value is not None}
     exact = Predictions(**{name: value.detach().float().requires_grad_() for name, value in given.items()})
     with torch.autocast("cpu", torch.bfloat16):
-        loss, terms = criterion(predictions, targets, LossWeights(), 4.0)
-    wanted, wanted_terms = criterion(exact, targets, LossWeights(), 4.0)
+        loss, terms = criterion(predictions, targets, LossWeights(), Counts.of(targets))
+    wanted, wanted_terms = criterion(exact, targets, LossWeights(), Counts.of(targets))
     assert loss.dtype == torch.float32
     assert torch.equal(loss, wanted)
     assert all(terms[name].dtype == torch.float32 for name in terms)
@@ -213,8 +237,8 @@ def test_matching_and_losses_are_fp32_under_bf16_autocast() -> None:
 
 def test_a_loss_of_weight_zero_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, targets = _predictions(torch.float32)
-    everything, terms = criterion(predictions, targets, LossWeights(), 4.0)
-    alone, left = criterion(predictions, targets, LossWeights(masks_focal=0, masks_dice=0), 4.0)
+    everything, terms = criterion(predictions, targets, LossWeights(), Counts.of(targets))
+    alone, left = criterion(predictions, targets, LossWeights(masks_focal=0, masks_dice=0), Counts.of(targets))
     assert terms.keys() - left.keys() == {"masks_focal", "masks_dice"}
     masks = 200 * terms["masks_focal"] + 10 * terms["masks_dice"]
     torch.testing.assert_close(everything - masks, alone)
@@ -228,7 +252,7 @@ def test_a_loss_of_weight_zero_is_not_computed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(losses, "mask_losses", never)
     monkeypatch.setattr(losses, "semantic_losses", never)
     off = LossWeights(masks_focal=0, masks_dice=0, semantic_focal=0, semantic_dice=0)
-    _, rest = criterion(predictions, targets, off, 4.0)
+    _, rest = criterion(predictions, targets, off, Counts.of(targets))
     assert set(rest) == {"boxes_l1", "boxes_giou", "classification", "presence"}
 
 

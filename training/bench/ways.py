@@ -17,7 +17,7 @@ from training.bench.workload import moved, prompt_rounds, with_prompts
 from training.module import Sam3Training
 from training.recipes import Recipe
 from training.sam3.boxes import xyxy_to_cxcywh
-from training.sam3.losses import LossWeights, criterion
+from training.sam3.losses import Counts, LossWeights, criterion
 from training.sam3.model import Predictions, PromptableSam3
 from training.stream import Batch
 
@@ -131,8 +131,7 @@ class PlainWay(Way):
             masks=found.pred_masks,
             semantic=found.semantic_seg.squeeze(1),
         )
-        normaliser = torch.tensor(float(len(batch.targets.prompt)), device=self.device).clamp(min=1.0)
-        return criterion(predictions, batch.targets, self._weights, normaliser)[0]
+        return criterion(predictions, batch.targets, self._weights, Counts.of(batch.targets))[0]
 
     def _after(self) -> None:
         pass

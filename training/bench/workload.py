@@ -48,11 +48,9 @@ class PlainTokenizer:
 def tokenizer() -> tuple[Any, str]:
     """The tokenizer and what it is: `clip`, or `plain` where what CLIP's needs is not installed."""
     try:
-        found = PromptTokenizer.from_installed()
-        found(["a word"])  # cleaning needs a package of its own
+        return PromptTokenizer.from_installed(), "clip"
     except (FileNotFoundError, ImportError):
         return PlainTokenizer(), "plain"
-    return found, "clip"
 
 
 def make_up(root: Path, size: int, concepts: int) -> None:

@@ -1,7 +1,8 @@
 """The terms of SAM3's losses, in fp32: formulas of the official criterion, held against its figures in the tests.
 
-`normaliser` is the number of objects over all prompts, at least 1; in distributed training it is
-averaged over ranks by the caller.
+`normaliser` is the number of objects over all prompts, at least 1. Of several ranks each divides by its share of what
+all have (`losses.Counts`): `normaliser`, and `prompts` and `count` where they are given. Without them means are over
+the prompts that are there.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def classification_loss(
     trained: Tensor | None = None,
     exhaustive: Tensor | None = None,
     padded_queries: float = 0,
+    prompts: Tensor | float | None = None,
     positive_focal: bool = False,
     alpha: float = 0.25,
     gamma: float = 2.0,
@@ -67,6 +69,7 @@ def classification_loss(
         exhaustive: (prompts,) bool: where False, not all objects were annotated, and unmatched queries are not
             held to be false; None: all were.
         padded_queries: divide as if there were so many queries; 0: the mean over those there are.
+        prompts: number of prompts to divide by; None: those there are. Not with `exhaustive`.
         positive_focal: focal loss on matched queries, too.
         alpha: share of the score in the soft target.
         gamma: focus on confident false alarms.
@@ -90,14 +93,17 @@ def classification_loss(
     if exhaustive is not None:
         counted = ((hard > 0) | exhaustive.unsqueeze(1)).to(logits.dtype)
         return (loss * counted).sum() / (counted.sum() + _EPSILON)
-    if padded_queries > logits.shape[1]:
-        return loss.sum() / (padded_queries * logits.shape[0])
-    return loss.mean()
+    prompts = logits.shape[0] if prompts is None else prompts
+    return loss.sum() / (max(padded_queries, logits.shape[1]) * prompts)
 
 
-def presence_loss(presence: Tensor, has_object: Tensor) -> Tensor:
-    """Binary cross-entropy, halved, of presence logits (prompts,) (the official focal loss with gamma 0, alpha 0.5)."""
-    return sigmoid_focal(presence, has_object.to(presence.dtype), alpha=0.5, gamma=0.0).mean()
+def presence_loss(presence: Tensor, has_object: Tensor, prompts: Tensor | float | None = None) -> Tensor:
+    """Binary cross-entropy, halved, of presence logits (prompts,) (the official focal loss with gamma 0, alpha 0.5).
+
+    `prompts`: number of prompts to divide by; None: those there are.
+    """
+    loss = sigmoid_focal(presence, has_object.to(presence.dtype), alpha=0.5, gamma=0.0).sum()
+    return loss / (len(presence) if prompts is None else prompts)
 
 
 def mask_losses(
@@ -116,10 +122,13 @@ def mask_losses(
     return focal, dice_loss(rows, truth).sum() / normaliser
 
 
-def semantic_losses(logits: Tensor, target: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+def semantic_losses(
+    logits: Tensor, target: Tensor, counted: Tensor | None, count: Tensor | float | None = None
+) -> tuple[Tensor, Tensor]:
     """Focal and Dice loss of the semantic map (prompts, height, width); logits are resized to the target.
 
-    `counted` (prompts,) bool: the prompts that have an object; None: mean over all.
+    `counted` (prompts,) bool: the prompts that have an object; None: mean over all. `count`: how many to divide by;
+    None: those there are.
     """
     if logits.shape[-2:] != target.shape[-2:]:
         logits = F.interpolate(logits.unsqueeze(1), target.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
@@ -128,5 +137,5 @@ def semantic_losses(logits: Tensor, target: Tensor, counted: Tensor | None) -> t
     if counted is None:
         return focal.mean(), dice.mean()
     wanted = counted.to(logits.dtype)
-    count = wanted.sum() + _EPSILON
+    count = wanted.sum() + _EPSILON if count is None else count
     return (focal * wanted).sum() / count, (dice * wanted).sum() / count

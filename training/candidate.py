@@ -58,6 +58,8 @@ def publish(spec: FitSpec, final: Path, out: Path, digests: dict[str, str], work
             "sam3": spec.recipe.sam3,
             "recipe": spec.recipe.name,
         }
+        if spec.recipe.neighbours:
+            config["neighbours"] = spec.recipe.neighbours  # whoever serves a volume gives its slices these channels
         write_json(folder / CONFIG, config)
         # the start checkpoint is judged by thresholds of its own: "before" must not be worse than it is
         for name, weights in (("decision", WEIGHTS), ("start_decision", START)):

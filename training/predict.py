@@ -108,9 +108,12 @@ class Segmenter:
         image_size: int,
         decision: Decision,
         pixel_values: Callable[[NDArray[np.uint8], int], Tensor] = to_pixel_values,
+        neighbours: int = 0,
     ) -> None:
+        """`neighbours`: slices from a slice of a volume to those that the model expects as its other channels."""
         self.model, self.tokenizer, self.image_size, self.decision = model, tokenizer, image_size, decision
         self._pixel_values = pixel_values
+        self.neighbours = neighbours
 
     @classmethod
     def load(cls, folder: Path, weights: str = WEIGHTS) -> Segmenter:
@@ -121,6 +124,7 @@ class Segmenter:
             PromptTokenizer.load(Path(folder) / TOKENIZER),
             int(config["image_size"]),
             Decision(**config.get("start_decision" if weights == START else "decision", {})),
+            neighbours=int(config.get("neighbours", 0)),
         )
 
     @classmethod

@@ -160,6 +160,12 @@ class Segmenter:
             box_labels,
         )
 
+    def segment_volume(self, volume_u8_zyx: NDArray[np.uint8], prompts: list[str]) -> list[dict[str, Any]]:
+        """Segment a volume (slices, height, width[, channels]) by text: `training.volumes.serve.segment_volume`."""
+        from training.volumes.serve import segment_volume
+
+        return segment_volume(self, volume_u8_zyx, prompts)
+
     def segment(self, image_u8_hwc: NDArray[np.uint8], prompts: list[str]) -> list[dict[str, Any]]:
         """Segment one image by text.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,12 @@ class ShardIndex:
         """Rows of a shard, samples or not."""
         return int(self.first_row[shard + 1] - self.first_row[shard])
 
+    @cached_property
+    def _begins(self) -> NDArray[np.int64]:
+        """Of each block, counted over all shards; ascending."""
+        begins: NDArray[np.int64] = self.first_row[self.block_shard] + self.block_first
+        return begins
+
     def place(self, row: int) -> tuple[int, int]:
         """(shard, row in it) of a row counted over all shards."""
         shard = int(np.searchsorted(self.first_row, row, side="right")) - 1
@@ -51,8 +58,7 @@ class ShardIndex:
     def sample(self, row: int) -> tuple[int, int] | None:
         """(block, number in it) of such a row; None where it is no sample."""
         shard, at = self.place(row)
-        begins = self.first_row[self.block_shard] + self.block_first  # ascending
-        block = int(np.searchsorted(begins, row, side="right")) - 1
+        block = int(np.searchsorted(self._begins, row, side="right")) - 1
         if block < 0 or self.block_shard[block] != shard:
             return None
         rows = self.rows(block)

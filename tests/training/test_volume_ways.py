@@ -11,10 +11,14 @@ import pytest
 import torch
 
 from infra.errors import UsageError
+from infra.storage import write_json
 from tests.training.made_volumes import Case, counted, write_volumes
-from tests.training.small import small_model
+from tests.training.small import small_config, small_model
 from training.decision import Decision
 from training.predict import Segmenter
+from training.sam3.checkpoint import save_weights
+from training.sam3.tokenizer import PromptTokenizer
+from training.spec import CONFIG, TOKENIZER, WEIGHTS
 from training.volumes.cases import volumes_of
 from training.volumes.consistency import Consistency, consistent, linked, regions, smoothed, tracks_of
 from training.volumes.evidence import Evidence, gather, plain
@@ -209,3 +213,12 @@ def test_what_is_no_volume_is_refused(segmenter: Segmenter) -> None:
         segment_volume(segmenter, np.zeros((3, 4, 4)), ["disc"])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="slices, height, width"):
         segment_volume(segmenter, np.zeros((4, 4), np.uint8), ["disc"])
+
+
+def test_a_model_folder_says_whether_its_slices_come_with_neighbours(tmp_path: Path) -> None:
+    save_weights(tmp_path / WEIGHTS, small_model().state_dict())
+    PromptTokenizer.from_installed().save(tmp_path / TOKENIZER)
+    config = {"sam3": small_config(), "image_size": 56}
+    for written, expected in (({}, 0), ({"neighbours": 2}, 2)):
+        write_json(tmp_path / CONFIG, {**config, **written})
+        assert Segmenter.load(tmp_path).neighbours == expected

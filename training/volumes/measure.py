@@ -151,6 +151,15 @@ def looked(models: Models, data_root: Path, datasets: list[str], split: str, mos
     return [look(models, volume) for name in datasets for volume in volumes_of(data_root, name, split, most=most)]
 
 
+def _answers(
+    volumes: Sequence[Seen], chosen: dict[str, Settings], models: Models
+) -> Callable[[str, int], dict[str, Mask]]:
+    def masks(way: str, number: int) -> dict[str, Mask]:
+        return answer(way, chosen[way], volumes[number], models)[0]
+
+    return masks
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m training.volumes.measure", description=__doc__)
@@ -187,7 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
         }
         if asked.pictures:
             for split in asked.split:
-                write_pictures(asked.pictures, split, seen[split], chosen, models)
+                drawn = [each.volume for each in seen[split]]
+                write_pictures(asked.pictures, split, drawn, list(chosen), _answers(seen[split], chosen, models))
     except SegfoundryError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

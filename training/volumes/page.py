@@ -15,7 +15,7 @@ _WORDS = {
     "slices, consistent": "the same answers, made consistent along the volume (`training/volumes/consistency.py`)",
     "2.5D": "each slice with the two beside it as channels, a model trained so (recipe field `neighbours`)",
     "2.5D, consistent": "those answers, made consistent",
-    "tracker": "SAM3's tracker follows the single-slice model's mask of its surest slice (`training/volumes/follow.py`)",
+    "tracker": "SAM3's tracker follows the single-slice model's mask of its surest slice (`follow.py`)",
 }
 
 
@@ -43,16 +43,17 @@ def page(
     lines = [
         "# Whole volumes by text",
         "",
-        "Written by `python -m training.volumes.measure`. A volume is segmented for the name of a concept; nobody says",
-        "on which slice it is. Dice is over all voxels of the volume, mean over the concepts in it; false alarms are the",
-        "share of slices without the concept on which something was marked. Brackets hold 95 % intervals, volumes drawn",
-        "again 2,000 times; of one volume there is none.",
+        "Written by `python -m training.volumes.measure`. A volume is segmented for the name of a concept; nobody",
+        "says on which slice it is. Dice is over all voxels of the volume, mean over the concepts in it; false alarms",
+        "are the share of slices without the concept on which something was marked. Brackets hold 95 % intervals,",
+        "volumes drawn again 2,000 times; of one volume there is none.",
         "",
         f"Models: recipe `{slices['recipe']['name']}`, {slices['steps']} steps each, seed {slices['seed']}, on the",
         f"training volumes of {', '.join(trained)}.",
         f"The tracker ({tracker['parameters']:,} parameters beside the shared ViT) was trained from nothing for",
-        f"{tracker['steps']} steps of {tracker['batch']} sequences of {tracker['length']} slices, on {tracker['volumes']}",
-        "of those volumes: what it says of the method is what so small a training gives, not what SAM3's own weights do.",
+        f"{tracker['steps']} steps of {tracker['batch']} sequences of {tracker['length']} slices, on",
+        f"{tracker['volumes']} of those volumes: its figures are those of so small a training, not of SAM3's own",
+        "weights.",
         "",
         "| way | what it is | settings, by validation |",
         "| --- | --- | --- |",

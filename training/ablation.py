@@ -86,7 +86,9 @@ def run_one(recipe: Recipe, data_root: Path, datasets: list[str], run_dir: Path)
     model = module.model
     with torch.no_grad():
         model.load_state_dict(module.averaged_state(), strict=True)
-    segmenter = Segmenter(model.eval(), PromptTokenizer.from_installed(), recipe.image_size, Decision())
+    segmenter = Segmenter(
+        model.eval(), PromptTokenizer.from_installed(), recipe.image_size, Decision(), neighbours=recipe.neighbours
+    )
     rows: list[dict[str, Any]] = []
     for place in places(data_root, datasets, "val", VAL_SAMPLES):
         shard = shards_of(data_root, place["dataset"])[place["shard"]]

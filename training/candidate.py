@@ -101,6 +101,8 @@ def publish(
             "recipe": spec.recipe.name,
             "preprocessing": spec.recipe.preprocessing,
         }
+        if spec.recipe.neighbours:
+            config["neighbours"] = spec.recipe.neighbours  # whoever serves a volume gives its slices these channels
         write_json(folder / CONFIG, config)
         # the start checkpoint is judged by thresholds of its own: "before" must not be worse than it is
         for name, weights in (("decision", WEIGHTS), ("start_decision", START)):

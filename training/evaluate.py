@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from preprocessing.schema import rle
 from training.decision import MASK_THRESHOLDS
 from training.metrics import dice_iou
+from training.neighbours import Picture, pictures
 from training.predict import Segmenter, concept_scores, presence_of, probability_map
-from training.prepared import Part, ShardFile, check_shard, decode_image, objects_by_concept, rows_of
+from training.prepared import Part, ShardFile, check_shard, objects_by_concept, rows_of
 from training.sam3.model import PADDING_LABEL
 
 BATCH_IMAGES = 8
@@ -63,12 +64,12 @@ def evaluate_shard(
     Text prompts are asked for every concept that is present or was searched for and is absent; boxes
     only where there is something to box.
     """
-    return [row for batch in batches(shard, split, part) for row in _evaluate_batch(segmenter, batch, model, prompts)]
-
-
-def _pictures(segmenter: Segmenter, batch: list[dict[str, Any]]) -> list[NDArray[np.uint8]]:
-    """At the model's size, resized as the model was trained: what `encode` resizes once more stays as it is."""
-    return [decode_image(row["image"], segmenter.image_size, segmenter.preprocessing) for row in batch]
+    picture = pictures(shard, split, segmenter.neighbours, segmenter.preprocessing)
+    return [
+        row
+        for batch in batches(shard, split, part)
+        for row in _evaluate_batch(segmenter, batch, model, prompts, picture)
+    ]
 
 
 def _pairs(batch: list[dict[str, Any]], kind: str) -> list[tuple[int, str, bool]]:
@@ -82,9 +83,9 @@ def _pairs(batch: list[dict[str, Any]], kind: str) -> list[tuple[int, str, bool]
 
 
 def _evaluate_batch(
-    segmenter: Segmenter, batch: list[dict[str, Any]], model: str, prompts: Sequence[str]
+    segmenter: Segmenter, batch: list[dict[str, Any]], model: str, prompts: Sequence[str], picture: Picture
 ) -> Iterator[dict[str, Any]]:
-    features = segmenter.encode(_pictures(segmenter, batch))
+    features = segmenter.encode([picture(row, segmenter.image_size) for row in batch])
     decision = segmenter.decision
     for kind in prompts:
         pairs = _pairs(batch, kind)
@@ -135,8 +136,9 @@ def _evaluate_batch(
 def threshold_rows(segmenter: Segmenter, shard: ShardFile, split: str, part: Part) -> list[dict[str, Any]]:
     """Dice of each candidate mask threshold, before any presence threshold: what `choose_decision` reads."""
     rows = []
+    picture = pictures(shard, split, segmenter.neighbours, segmenter.preprocessing)
     for batch in batches(shard, split, part):
-        features = segmenter.encode(_pictures(segmenter, batch))
+        features = segmenter.encode([picture(row, segmenter.image_size) for row in batch])
         pairs = _pairs(batch, "text")
         if not pairs:
             continue

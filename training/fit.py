@@ -78,6 +78,7 @@ def open_samples(spec: FitSpec, split: str, store: ShardStore | None = None) -> 
             split,
             buffer_bytes=spec.loader.buffer_bytes,
             with_objects=spec.recipe.negative_share == 0,
+            neighbours=spec.recipe.neighbours,
         )
     shards = {dataset: store.shards(dataset) for dataset in spec.datasets}
     return PreparedSamples(

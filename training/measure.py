@@ -239,19 +239,21 @@ def _write_overlays(
 
 def _overlay_job(job: dict[str, Any]) -> dict[tuple[str, str], bytes]:
     from training.evaluate import truth_of
+    from training.neighbours import pictures
     from training.overlays import triptych
     from training.prepared import decode_image, rows_of, shards_of
 
     segmenter = _segmenter(job["folder"], WEIGHTS)
     wanted = {tuple(pair) for pair in job["pairs"]}
     samples = {sample for sample, _ in wanted}
-    pictures = {}
+    drawn = {}
     for shard in shards_of(Path(job["data_root"]), job["dataset"]):
+        picture = pictures(shard, job["split"], segmenter.neighbours, segmenter.preprocessing)
         for row in rows_of(shard, job["split"]):
             if row["sample_id"] not in samples:
                 continue
-            pixels = decode_image(row["image"])
+            seen, pixels = picture(row, None), decode_image(row["image"])
             for concept in sorted(concept for sample, concept in wanted if sample == row["sample_id"]):
-                found = segmenter.segment(pixels, [concept])[0]
-                pictures[row["sample_id"], concept] = triptych(pixels, truth_of(row, concept), found["mask"])
-    return pictures
+                found = segmenter.segment(seen, [concept])[0]
+                drawn[row["sample_id"], concept] = triptych(pixels, truth_of(row, concept), found["mask"])
+    return drawn

@@ -112,9 +112,11 @@ class Segmenter:
         image_size: int,
         decision: Decision,
         preprocessing: str = "pillow",
+        neighbours: int = 0,
     ) -> None:
+        """`neighbours`: slices from a slice of a volume to those that the model expects as its other channels."""
         self.model, self.tokenizer, self.image_size, self.decision = model, tokenizer, image_size, decision
-        self.preprocessing = preprocessing
+        self.preprocessing, self.neighbours = preprocessing, neighbours
 
     @classmethod
     def load(cls, folder: Path, weights: str = WEIGHTS) -> Segmenter:
@@ -126,6 +128,7 @@ class Segmenter:
             int(config["image_size"]),
             Decision(**config.get("start_decision" if weights == START else "decision", {})),
             str(config.get("preprocessing", "pillow")),
+            int(config.get("neighbours", 0)),
         )
 
     @classmethod
@@ -161,6 +164,12 @@ class Segmenter:
             boxes_cxcywh,
             box_labels,
         )
+
+    def segment_volume(self, volume_u8_zyx: NDArray[np.uint8], prompts: list[str]) -> list[dict[str, Any]]:
+        """Segment a volume (slices, height, width[, channels]) by text: `training.volumes.serve.segment_volume`."""
+        from training.volumes.serve import segment_volume
+
+        return segment_volume(self, volume_u8_zyx, prompts)
 
     def segment(self, image_u8_hwc: NDArray[np.uint8], prompts: list[str]) -> list[dict[str, Any]]:
         """Segment one image by text.

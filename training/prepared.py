@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from infra.errors import DataError
 from infra.storage import digest_of
 from preprocessing.schema import rle
 from training.decode import Pixels, coverage, decode_image, instance_coverage
+from training.neighbours import beside, numbered, stacked
 from training.order import GlobalOrder, order_of
 from training.prompting import promptable
 from training.recipes import Recipe
@@ -30,7 +32,7 @@ from training.store import ShardFile, ShardStore, check_shard, digest_of_shards,
 
 __all__ = ["PreparedSamples", "ShardFile", "check_shard", "coverage", "decode_image", "prepare_shard", "shards_of"]
 
-_FORMAT = "2"
+_FORMAT = "3"
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def prepare_shard(
             concepts[concept] = [len(maps), first, len(instances)]
             maps.append(coverage(union, image_size))
         images.append(decode_image(row["image"], image_size, preprocessing))
+        cut = row["slice_index"] is not None and images[-1].shape[-1] == 1
         index.append(
             {
                 "sample_id": row["sample_id"],
@@ -117,6 +120,8 @@ def prepare_shard(
                 "modality": row["modality"],
                 "concepts": concepts,
                 "absent": row["absent"],
+                # where a grey slice lies in its volume; null for what has no neighbours
+                "slice": [row["case_id"], row["axis"], row["slice_index"]] if cut else None,
             }
         )
     _write(folder, images, maps, instances, index, image_size, mask_size)
@@ -179,6 +184,7 @@ class PreparedSamples:
         self.digest = digest_of_shards(shards or [])
         self._order: GlobalOrder | None = None
         self._asked: list[int] = []  # samples that can be asked for something, as the recipe asks
+        self._beside: NDArray[np.int64] | None = None  # entries below and above each, where the recipe wants them
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -189,6 +195,7 @@ class PreparedSamples:
         if not self._asked:
             msg = "training: expected samples with a concept to ask for, found none in the train splits"
             raise DataError(msg)
+        self._beside = self._neighbours(recipe.neighbours) if recipe.neighbours else None
         dataset_of = np.repeat(np.arange(len(self.sizes)), self.sizes)[self._asked]
         self._order = order_of([int(size) for size in np.bincount(dataset_of) if size], recipe)
         return {"stream": "prepared", "seed": recipe.seed, "quota": digest_of(self._order.quota)[:16]}
@@ -199,10 +206,21 @@ class PreparedSamples:
         return PreparedSample(self, self._asked[self._order[position]])
 
     def image(self, index: int) -> Pixels:
-        """(size, size, channels) uint8."""
+        """(size, size, channels) uint8; of a slice with its neighbours where the recipe wants them."""
+        if self._beside is None or self.entries[index][0]["slice"] is None:
+            return self._stored(index)
+        below, above = self._beside[index].tolist()
+        return stacked(self._stored(below), self._stored(index), self._stored(above))
+
+    def _stored(self, index: int) -> Pixels:
         _, part, row = self.entries[index]
         pixels: Pixels = self._arrays[part][0][row]
         return pixels
+
+    def _neighbours(self, step: int) -> NDArray[np.int64]:
+        cuts = [(entry["dataset"], entry["slice"]) for entry, _, _ in self.entries]
+        volumes = numbered([None if cut is None else (dataset, *cut[:2]) for dataset, cut in cuts])
+        return beside(volumes, np.array([0 if cut is None else cut[2] for _, cut in cuts], dtype=np.int64), step)
 
     def concept(self, index: int, concept: str) -> tuple[Pixels, Pixels]:
         """Coverage of the union (size, size) and of each instance (instances, mask size, mask size), 0..255."""

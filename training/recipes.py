@@ -13,7 +13,9 @@ from training.lora_settings import Lora, lora_of
 from training.sam3 import sizes
 
 # how a run is spread over machines, or runs are measured and compared, does not change what one computes
-_NOT_TRAINING = {"launch.py", "alone.py", "memory_plan.py", "bench", "ablation.py", "ablation_switches.py"}
+_NOT_TRAINING = {
+    *("launch.py", "alone.py", "memory_plan.py", "bench", "ablation.py", "ablation_switches.py", "volumes"),
+}
 
 
 Preprocessing = Literal["pillow", "official"]
@@ -74,6 +76,9 @@ class Recipe:
     temperature: float = 0.15  # datasets are drawn by (number of samples) ** temperature
     most_visits: float = (
         0  # of a sample, on average over the run; 0: no limit. A handful of pictures is soon known by heart
+    )
+    neighbours: int = (
+        0  # 2.5D: slices from a slice to those that are its other channels; 0: none (training/neighbours.py)
     )
     stream: Literal["prepared", "shards"] = "prepared"  # shards: no prepared copy, for sizes where one would fill disks
     shuffle_samples: int = 4096  # stream "shards": samples that are shuffled with one another, over all datasets
@@ -280,6 +285,11 @@ def resolve(params: dict[str, Any]) -> Recipe:
     else:
         recipe = RECIPES[name]()
     recipe = overridden(recipe, params.get("overrides") or {})
+    if recipe.neighbours < 0:
+        msg = (
+            f"params.yaml: train.overrides.neighbours: expected a number of slices from 0 on, found {recipe.neighbours}"
+        )
+        raise UsageError(msg)
     steps = int(params.get("steps") or 0)
     freeze = tuple(str(part) for part in params.get("freeze") or recipe.freeze)
     wrong = [part for part in freeze if part not in FREEZABLE]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from infra.errors import DataError
 from preprocessing import schema
+from training.neighbours import beside_of
 from training.shard_order import BLOCK_ROWS
 from training.store import ShardFile, ShardStore
 
@@ -26,6 +29,10 @@ class ShardIndex:
     block_shard: NDArray[np.int32]
     block_first: NDArray[np.int64]  # row of the shard at which the block begins
     block_samples: NDArray[np.int32]  # rows of the split in the block; blocks without any are left out
+    first_row: NDArray[np.int64]  # (shards + 1,) of each shard, counted on over all of them, and their total
+    beside: NDArray[np.int64] | None = (
+        None  # (rows, 2) those below and above, counted so; of 2.5D alone, 16 bytes a row
+    )
 
     def rows(self, block: int) -> NDArray[np.int64]:
         """Rows of the shard that are the block's samples."""
@@ -33,9 +40,38 @@ class ShardIndex:
         bits = self.chosen[int(self.block_shard[block])][first // 8 : (first + BLOCK_ROWS) // 8]
         return first + np.flatnonzero(np.unpackbits(bits))
 
+    def rows_in(self, shard: int) -> int:
+        """Rows of a shard, samples or not."""
+        return int(self.first_row[shard + 1] - self.first_row[shard])
 
-def index_split(store: ShardStore, dataset: str, split: str, *, with_objects: bool = False) -> ShardIndex:
+    @cached_property
+    def _begins(self) -> NDArray[np.int64]:
+        """Of each block, counted over all shards; ascending."""
+        begins: NDArray[np.int64] = self.first_row[self.block_shard] + self.block_first
+        return begins
+
+    def place(self, row: int) -> tuple[int, int]:
+        """(shard, row in it) of a row counted over all shards."""
+        shard = int(np.searchsorted(self.first_row, row, side="right")) - 1
+        return shard, row - int(self.first_row[shard])
+
+    def sample(self, row: int) -> tuple[int, int] | None:
+        """(block, number in it) of such a row; None where it is no sample."""
+        shard, at = self.place(row)
+        block = int(np.searchsorted(self._begins, row, side="right")) - 1
+        if block < 0 or self.block_shard[block] != shard:
+            return None
+        rows = self.rows(block)
+        number = int(np.searchsorted(rows, at))
+        return (block, number) if number < rows.size and rows[number] == at else None
+
+
+def index_split(
+    store: ShardStore, dataset: str, split: str, *, with_objects: bool = False, neighbours: int = 0
+) -> ShardIndex:
     """Index a split of a dataset version, or of it the rows that have an object.
+
+    `neighbours` > 0: also where each slice's neighbours lie; these may be rows without an object.
 
     DataError where its manifest and its record do not fit together.
     """
@@ -62,6 +98,7 @@ def index_split(store: ShardStore, dataset: str, split: str, *, with_objects: bo
                 chosen[numbers[name]][mine] = True
     if counted != sum(rows.values()):
         raise _unfit(dataset, f"{counted} rows for {sum(rows.values())} in the shards")
+    first_row = np.cumsum([0, *(bits.size for bits in chosen)], dtype=np.int64)
     shard_of, first_of, count_of = [], [], []
     for number, bits in enumerate(chosen):
         firsts = np.arange(0, bits.size, BLOCK_ROWS)
@@ -78,7 +115,26 @@ def index_split(store: ShardStore, dataset: str, split: str, *, with_objects: bo
         np.concatenate([np.zeros(0, np.int32), *shard_of]),
         np.concatenate([np.zeros(0, np.int64), *first_of]),
         np.concatenate([np.zeros(0, np.int32), *count_of]),
+        first_row,
+        _beside(folder, split, numbers, first_row, neighbours) if neighbours else None,
     )
+
+
+def _beside(
+    folder: Path, split: str, numbers: dict[str, int], first_row: NDArray[np.int64], step: int
+) -> NDArray[np.int64]:
+    columns = ["shard", "row", "split", "case_id", "axis", "slice_index"]
+    table = pq.read_table(folder / schema.MANIFEST_FILE, columns=columns)
+    rows = np.arange(table.num_rows)
+    found = np.stack([rows, rows], axis=1)
+    ours = table.filter(pc.equal(table.column("split"), split))
+    names = ours.column("shard").combine_chunks().dictionary_encode()
+    shard = np.array([numbers[name] for name in names.dictionary.to_pylist()], dtype=np.int64)
+    at = ours.column("row").to_numpy()
+    if at.size:
+        at = at + first_row[shard[names.indices.to_numpy()]]
+        found[at] = at[beside_of(ours, step)]
+    return found
 
 
 def _unfit(dataset: str, found: str) -> DataError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from infra.errors import DataError
 from infra.storage import digest_of
 from preprocessing.schema import rle
 from training.decode import Pixels, coverage, decode_image, instance_coverage, union_of
+from training.neighbours import stacked
 from training.order import SCHEDULE, GlobalOrder, order_of
 from training.prepared import objects_by_concept
 from training.recipes import Recipe
@@ -30,7 +32,7 @@ from training.shard_index import ShardIndex, index_split
 from training.shard_order import BLOCK_ROWS, OPEN_SHARDS, ShardOrder
 from training.store import Prefetch, ShardStore, digest_of_shards
 
-_COLUMNS = ["sample_id", "dataset", "modality", "split", "height", "width", "image", "objects", "absent"]
+_COLUMNS = ["sample_id", "dataset", "modality", "split", "height", "width", "image", "objects", "absent", "slice_index"]
 _FOOTERS = 256  # kept of shards, so that a block is one read
 
 
@@ -47,7 +49,14 @@ class ReadCount:
 class ShardSample:
     """One row of a shard; image and masks are decoded when asked for, at the sizes of the recipe."""
 
-    def __init__(self, row: dict[str, Any], payload: bytes, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        row: dict[str, Any],
+        payload: bytes,
+        recipe: Recipe,
+        beside: tuple[bytes | None, bytes | None] | None = None,
+    ) -> None:
+        """`beside` are the pictures below and above of a slice that is to carry them; None is the slice itself."""
         self.sample_id: str = row["sample_id"]
         self.dataset: str = row["dataset"]
         self.modality: str = row["modality"]
@@ -56,7 +65,7 @@ class ShardSample:
         self.absent: list[str] = sorted(row["absent"])
         self._height, self._width, self._payload = row["height"], row["width"], payload
         self._image_size, self._mask_size, self._most = recipe.image_size, recipe.mask_size, recipe.max_instances
-        self._preprocessing = recipe.preprocessing
+        self._preprocessing, self._beside = recipe.preprocessing, beside
 
     @property
     def payload_bytes(self) -> int:
@@ -65,7 +74,14 @@ class ShardSample:
 
     def image(self) -> Pixels:
         """(image size, image size, channels) uint8."""
-        return decode_image(self._payload, self._image_size, self._preprocessing)
+        middle = self._decoded(self._payload)
+        if self._beside is None or middle.shape[-1] != 1:
+            return middle
+        below, above = (middle if each is None else self._decoded(each) for each in self._beside)
+        return stacked(below, middle, above)
+
+    def _decoded(self, payload: bytes) -> Pixels:
+        return decode_image(payload, self._image_size, self._preprocessing)
 
     def concept(self, concept: str) -> tuple[Pixels, Pixels]:
         """Coverage of the union (size, size) and of each instance (instances, mask size, mask size), 0..255."""
@@ -87,12 +103,22 @@ class ShardSamples:
         split: whose rows are read.
         buffer_bytes: encoded samples held at a time by a process, at most (but always one block).
         with_objects: leave out samples without any object, where nothing absent is asked for.
+        neighbours: slices from a slice to those that it carries as channels; 0: none.
     """
 
     def __init__(
-        self, store: ShardStore, datasets: list[str], split: str, *, buffer_bytes: int, with_objects: bool = False
+        self,
+        store: ShardStore,
+        datasets: list[str],
+        split: str,
+        *,
+        buffer_bytes: int,
+        with_objects: bool = False,
+        neighbours: int = 0,
     ) -> None:
-        indexed = [index_split(store, name, split, with_objects=with_objects) for name in datasets]
+        indexed = [
+            index_split(store, name, split, with_objects=with_objects, neighbours=neighbours) for name in datasets
+        ]
         self.indexes: list[ShardIndex] = [index for index in indexed if index.block_samples.size]
         self.datasets = [index.dataset for index in self.indexes]
         self.sizes = [int(index.block_samples.sum()) for index in self.indexes]
@@ -151,7 +177,16 @@ class ShardSamples:
         row = table.slice(number, 1)
         payload: bytes = row.column("image")[0].as_py()
         [values] = row.drop_columns(["image"]).to_pylist()
-        return ShardSample(values, payload, recipe)
+        beside = self._payloads_beside(dataset, block, number) if values["slice_index"] is not None else None
+        return ShardSample(values, payload, recipe, beside)
+
+    def _payloads_beside(self, dataset: int, block: int, number: int) -> tuple[bytes | None, bytes | None] | None:
+        index = self.indexes[dataset]
+        if index.beside is None:
+            return None
+        own = int(index.first_row[index.block_shard[block]] + index.rows(block)[number])
+        below, above = (None if row == own else self._read.payload(dataset, row) for row in index.beside[own].tolist())
+        return below, above
 
     @property
     def count(self) -> ReadCount:
@@ -185,7 +220,26 @@ class _Reader:
 
     def block(self, dataset: int, block: int) -> pa.Table:
         """The samples of a block, in the order of their rows."""
-        key = (dataset, block)
+        return self._once((dataset, block), lambda: self._load(self._indexes[dataset], dataset, block))
+
+    def payload(self, dataset: int, row: int) -> bytes:
+        """The picture of a row, a sample or not, counted over all shards."""
+        index = self._indexes[dataset]
+        sample = index.sample(row)
+        if sample is not None:
+            table, number = self.block(dataset, sample[0]), sample[1]
+        else:
+            shard, at = index.place(row)
+            first = at - at % BLOCK_ROWS
+            rows = np.arange(first, min(first + BLOCK_ROWS, index.rows_in(shard)))
+            # blocks of rows that are no samples count below 0
+            key = (dataset, -1 - int(index.first_row[shard]) - first)
+            table = self._once(key, lambda: self._rows(index, dataset, shard, rows, ["image"]))
+            number = at - first
+        found: bytes = table.column("image")[number].as_py()
+        return found
+
+    def _once(self, key: tuple[int, int], load: Callable[[], pa.Table]) -> pa.Table:
         with self._lock:
             found = self._blocks.get(key)
             if found is not None:
@@ -196,7 +250,7 @@ class _Reader:
         if found is not None:
             return found.result()
         try:
-            table = self._load(self._indexes[dataset], dataset, block)
+            table = load()
         except BaseException as broken:
             with self._lock:
                 del self._blocks[key]
@@ -230,15 +284,7 @@ class _Reader:
         number = int(index.block_shard[block])
         shard = index.shards[number]
         rows = index.rows(block)
-        with self._lock:
-            footer = self._footers.get((dataset, number))
-        with self._store.open(shard, footer) as file:
-            if footer is None:
-                with self._lock:
-                    self._footers[dataset, number] = file.metadata
-                    while len(self._footers) > _FOOTERS:
-                        self._footers.popitem(last=False)
-            table = _take(file, rows)
+        table = self._rows(index, dataset, number, rows, _COLUMNS)
         splits = pc.unique(table.column("split")).to_pylist()
         if splits != [index.split]:
             msg = (
@@ -249,14 +295,26 @@ class _Reader:
             raise DataError(msg)
         return table
 
+    def _rows(self, index: ShardIndex, dataset: int, number: int, rows: Any, columns: list[str]) -> pa.Table:
+        shard = index.shards[number]
+        with self._lock:
+            footer = self._footers.get((dataset, number))
+        with self._store.open(shard, footer) as file:
+            if footer is None:
+                with self._lock:
+                    self._footers[dataset, number] = file.metadata
+                    while len(self._footers) > _FOOTERS:
+                        self._footers.popitem(last=False)
+            return _take(file, rows, columns)
 
-def _take(file: pq.ParquetFile, rows: Any) -> pa.Table:
+
+def _take(file: pq.ParquetFile, rows: Any, columns: list[str]) -> pa.Table:
     """Rows of a file, ascending, of the row groups that hold them; written by others, these may be of any size."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     ends = np.cumsum(sizes)
     groups = np.unique(np.searchsorted(ends, rows, side="right"))
     begins = (ends - sizes)[groups]
-    table = file.read_row_groups(groups.tolist(), columns=_COLUMNS, use_threads=False)
+    table = file.read_row_groups(groups.tolist(), columns=columns, use_threads=False)
     held = np.concatenate([np.arange(begin, ends[group]) for begin, group in zip(begins, groups, strict=True)])
     # `take` copies: what is not of the split does not stay in memory
     return table.take(np.searchsorted(held, rows)).combine_chunks()

@@ -1,0 +1,1 @@
+"""Whole volumes, segmented for a text prompt without anybody pointing at a slice."""

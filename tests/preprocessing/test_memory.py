@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-FEW, MANY, DEPTH, SIDE = 24, 72, 24, 256
+FEW, MANY, DEPTH, SIDE = 72, 168, 24, 256
 _BUILD = """
 import sys
 from pathlib import Path
@@ -54,9 +54,10 @@ def _built(tmp_path: Path, cases: int) -> tuple[int, int, int]:
 
 
 def test_many_cases_need_no_more_memory_than_a_few(tmp_path: Path) -> None:
-    # a few are enough for the largest shard and for all pictures of the card: what comes on top are rows without pixels
+    # a few are enough for the largest shard, for all pictures of the card and for what allocators keep: up to 72 cases
+    # the peak grows by some tens of megabytes, to 288 hardly any more. What comes on top are rows without pixels
     few, many = _built(tmp_path, FEW), _built(tmp_path, MANY)
     assert (few[0], many[0]) == (FEW * DEPTH, MANY * DEPTH)
     more_payload = many[1] - few[1]
-    assert more_payload > 70_000_000
+    assert more_payload > 140_000_000
     assert many[2] - few[2] < more_payload / 2, "the payload of all cases was in memory at once"

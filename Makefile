@@ -73,7 +73,7 @@ lock:  ## resolve pyproject.toml and requirements-bench.in into their locks agai
 	@command -v uv >/dev/null || { echo "uv is missing: https://docs.astral.sh/uv" >&2; exit 2; }
 	@uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-package torch --custom-compile-command "make lock" --output-file requirements.lock --quiet
-	@uv pip compile requirements-bench.in --python-version 3.11 --generate-hashes --no-emit-index-url \
+	@uv pip compile requirements-bench.in --override requirements-bench.overrides --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-package torch --custom-compile-command "make lock" --output-file requirements-bench.lock --quiet
 
 clean:  ## remove caches and the virtual environment; workspaces stay

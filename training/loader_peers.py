@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -103,20 +104,28 @@ def read_webdataset(folder: Path, workers: int, batch: int) -> Iterable[Tensor]:
     return loader
 
 
+def _streaming() -> Any:
+    """MosaicML's package without its ready-made torchvision data sets, which it imports and nobody here uses.
+
+    torchvision has no build for every torch; the loader itself asks for none of it.
+    """
+    sys.modules.setdefault("streaming.vision", ModuleType("streaming.vision"))
+    import streaming
+
+    return streaming
+
+
 def write_mosaicml(folder: Path) -> None:
     """MDS shards."""
-    from streaming import MDSWriter
-
-    with MDSWriter(out=str(folder / "mosaicml-streaming"), columns={"image": "bytes"}, size_limit=SHARD_BYTES) as sink:
+    with _streaming().MDSWriter(out=str(folder / "mosaicml-streaming"), columns={"image": "bytes"}, size_limit=SHARD_BYTES) as sink:
         for _, payload in _payloads(folder):
             sink.write({"image": payload})
 
 
 def read_mosaicml(folder: Path, workers: int, batch: int) -> Iterable[Tensor]:
     """A `StreamingDataset` of local shards, shuffled its default way."""
-    from streaming import StreamingDataset
 
-    class Pictures(StreamingDataset):
+    class Pictures(_streaming().StreamingDataset):  # type: ignore[name-defined,misc]
         def __getitem__(self, at: Any) -> Tensor:
             return decode(super().__getitem__(at)["image"])
 

@@ -49,8 +49,9 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench-training: $(STAMP)  ## training speed beside transformers' plain way, memory plan; writes docs/benchmarks-training.md
-	@$(BIN)/python -m training.bench.page docs/benchmarks-training.md
+bench-training: $(STAMP) $(PEERS_STAMP)  ## training, loader and memory plan; writes docs/benchmarks-training.md (10 minutes)
+	@$(BIN)/python -m training.bench.page docs/benchmarks-training.md --peers $(PEERS)/bin/python \
+	  $(if $(SEGFOUNDRY_MIRROR),--pictures $(SEGFOUNDRY_MIRROR))
 
 bench: $(STAMP) $(PEERS_STAMP)  ## ingest beside public tools, large manifests; writes docs/benchmarks.md (10 minutes)
 	@$(BIN)/python -m pipelines.bench --peers $(PEERS)/bin/python --out docs/benchmarks.md

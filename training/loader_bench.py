@@ -37,6 +37,7 @@ from training.shard_samples import ShardSample, ShardSamples
 from training.store import ShardStore
 
 SAMPLES, SIZE_PX, BATCH = 2_000, 512, 16
+CODECS = ("png", "htj2k", "zstd")
 AHEAD = 2
 OURS = "ours"
 SHARED = ("png", "htj2k")  # codecs that the peers are measured with too, by the decoders of ours
@@ -307,7 +308,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--peers", default=sys.executable, help="interpreter with the public loaders")
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--codecs", default="png,htj2k,zstd", help="of our shards")
+    parser.add_argument("--codecs", default=",".join(CODECS), help="of our shards")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     asked = parser.parse_args(arguments)

@@ -84,10 +84,10 @@ def test_without_it_pillow_decodes() -> None:
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_picture_is_an_error_either_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OSError, match="Truncated|truncated|broken") as fast:
+    with pytest.raises(OSError, match=r"Truncated|truncated|broken") as fast:
         decode.decode_image(DAMAGED[name])
     monkeypatch.setattr(decode, "_libpng", lambda: None)
-    with pytest.raises(OSError, match="Truncated|truncated|broken") as plain:
+    with pytest.raises(OSError, match=r"Truncated|truncated|broken") as plain:
         decode.decode_image(DAMAGED[name])
     assert str(fast.value) == str(plain.value)
 

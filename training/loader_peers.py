@@ -138,7 +138,7 @@ def write_mosaicml(pictures: list[tuple[str, bytes]], into: Path) -> None:
 def read_mosaicml(shards: Path, decode: Callable[[bytes], Tensor], workers: int, batch: int) -> Iterable[Tensor]:
     """A `StreamingDataset` of local shards, shuffled its default way."""
 
-    class Pictures(_streaming().StreamingDataset):  # type: ignore[name-defined,misc]
+    class Pictures(_streaming().StreamingDataset):  # type: ignore[misc]
         def __getitem__(self, at: Any) -> Tensor:
             return decode(super().__getitem__(at)["image"])
 

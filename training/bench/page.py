@@ -36,7 +36,8 @@ REDUCED = Options(model_size="128", image_size=224, batch=1, prompts=4, steps=2,
 
 HEAD = """# Training: speed and memory
 
-Written by `make bench-training` on {date}; nothing here is edited by hand. {machine}
+Written by `make bench-training` on {date}; nothing here is edited by hand.
+{machine}
 Runnable processes: {load_before:.1f} before the start, {load_after:.1f} after the end; {minutes:.1f} minutes in all.
 
 Where the machine did other work, seconds vary, and the ratios, taken between runs that follow each other, are what to
@@ -63,7 +64,7 @@ def page(asked: Asked) -> str:
     """The whole page; takes ten minutes on two cores."""
     began, load_before = time.monotonic(), os.getloadavg()[0]
     packed = Options(
-        model_size="small", optimiser="adamw", steps=1, repetitions=asked.repetitions, variants=asked.variants
+        model_size="small", optimiser="adamw", steps=2, repetitions=asked.repetitions, variants=asked.variants
     )
     found = run(packed, _say)
     single = replace(packed, prompts=1, variants=())

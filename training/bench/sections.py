@@ -12,10 +12,11 @@ MIB = 2**20
 SPEED = """
 ## {title}
 
-`python -m training.bench {command}`: a SAM3 of {parameters:.1f} million parameters at {image_size} pixels,
-{batch} images a step with {prompts} prompts each, {precision}, {optimiser}; a step is data, forward, losses, backward,
-clipping, optimiser and average of the weights. All ways share weights, optimiser and batches and take turns,
-{repetitions} times {steps} steps.
+    python -m training.bench {command}
+
+A SAM3 of {parameters:.1f} million parameters at {image_size} pixels, {batch} images a step, prompts an image:
+{prompts}, {precision}, {optimiser}. A step is data, forward, losses, backward, clipping, optimiser and average of the
+weights. All ways share weights, optimiser and batches and take turns, rounds: {repetitions}, steps each: {steps}.
 
 Runnable processes: {load_before:.1f} before, {load_after:.1f} after.
 

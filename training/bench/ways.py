@@ -105,7 +105,7 @@ class UnpackedWay(Way):
                 loss = self.module.training_step(with_prompts(batch, prompts), 0)
             assert loss is not None
             clock.ends("forward")
-            (loss / len(rounds)).backward()
+            (loss / len(rounds)).backward()  # type: ignore[no-untyped-call]
             clock.ends("backward")
 
 

@@ -49,8 +49,9 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench-training: $(STAMP)  ## training speed beside transformers' plain way, memory plan; writes docs/benchmarks-training.md
-	@$(BIN)/python -m training.bench.page docs/benchmarks-training.md
+bench-training: $(STAMP) $(PEERS_STAMP)  ## training, loader and memory plan; writes docs/benchmarks-training.md (10 minutes)
+	@$(BIN)/python -m training.bench.page docs/benchmarks-training.md --peers $(PEERS)/bin/python \
+	  $(if $(SEGFOUNDRY_MIRROR),--pictures $(SEGFOUNDRY_MIRROR))
 
 bench: $(STAMP) $(PEERS_STAMP)  ## ingest beside public tools, large manifests; writes docs/benchmarks.md (10 minutes)
 	@$(BIN)/python -m pipelines.bench --peers $(PEERS)/bin/python --out docs/benchmarks.md
@@ -73,7 +74,7 @@ lock:  ## resolve pyproject.toml and requirements-bench.in into their locks agai
 	@command -v uv >/dev/null || { echo "uv is missing: https://docs.astral.sh/uv" >&2; exit 2; }
 	@uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-package torch --custom-compile-command "make lock" --output-file requirements.lock --quiet
-	@uv pip compile requirements-bench.in --python-version 3.11 --generate-hashes --no-emit-index-url \
+	@uv pip compile requirements-bench.in --override requirements-bench.overrides --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-package torch --custom-compile-command "make lock" --output-file requirements-bench.lock --quiet
 
 clean:  ## remove caches and the virtual environment; workspaces stay

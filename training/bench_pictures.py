@@ -97,6 +97,13 @@ def encode(png: bytes, codec: str) -> bytes:
     return bytes(imagecodecs.htj2k_encode(array))
 
 
+def write_files(folder: Path, encoded: list[bytes], codec: str) -> None:
+    """The PNG pictures in another codec, a file each: what a public loader is filled from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, payload in enumerate(encoded):
+        (folder / f"{number:06d}.{codec}").write_bytes(encode(payload, codec))
+
+
 def write_version(root: Path, encoded: list[bytes], size_px: int, codec: str = "png") -> None:
     """A dataset version `bench` below `root` with these PNG pictures in a codec, all in train and without objects."""
     folder = root / "bench"

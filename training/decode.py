@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import struct
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +15,11 @@ from infra.errors import DataError
 from preprocessing.schema import pixels, rle
 
 Pixels = NDArray[np.uint8]
+_PNG = b"\x89PNG\r\n\x1a\n"
 _PILLOW = (b"\x89PNG", b"\xff\xd8")  # PNG and JPEG, which Pillow decodes without a detour over an array
+_IHDR = struct.Struct(">12x4sIIBBBBB")  # after its length: width, height, depth, colour, and three that must be 0
+_MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0  # of what claims to be larger Pillow says what it thinks
+_CHANNELS = {0: 1, 2: 3}  # of PNG's colour types: grey and RGB
 
 
 def decode_image(payload: bytes, size: int | None = None, preprocessing: str = "pillow") -> Pixels:
@@ -24,9 +31,10 @@ def decode_image(payload: bytes, size: int | None = None, preprocessing: str = "
     """
     if preprocessing == "official" and size is not None:
         return _officially(decode_image(payload), size)
-    if payload.startswith(_PILLOW):
-        picture = _with_pillow(payload, size)
-        array = np.asarray(picture)
+    if (plain := _plain_png(payload)) is not None:
+        array = plain
+    elif payload.startswith(_PILLOW):
+        array = pixels.array_of(_with_pillow(payload, size))
     else:
         try:
             array = pixels.decode(payload)
@@ -44,6 +52,39 @@ def _officially(picture: Pixels, size: int) -> Pixels:
     # three channels always, as in serving: which of torch's kernels runs depends on their number
     resized = official_resized(np.repeat(picture, 3, axis=-1) if channels == 1 else picture, size)
     return resized[..., :channels]
+
+
+def _plain_png(payload: bytes) -> Pixels | None:
+    """Pixels of a grey or RGB PNG of 8 bits, as ingest writes them, by imagecodecs' libpng: Pillow's, in half the time.
+
+    None where imagecodecs is not installed, for any other picture and for a damaged one: those are left to Pillow, and
+    so is what to say of them.
+    """
+    decode = _libpng()
+    if decode is None or not payload.startswith(_PNG) or len(payload) < _IHDR.size:
+        return None
+    kind, width, height, depth, colour, *rest = _IHDR.unpack_from(payload)
+    channels = _CHANNELS.get(colour)
+    if kind != b"IHDR" or depth != 8 or channels is None or any(rest) or width * height > _MOST_PIXELS:
+        return None
+    try:
+        found = decode(payload)
+    except (ValueError, RuntimeError, MemoryError):
+        return None
+    # a picture with a colour that counts as transparent comes with one channel more
+    return found if found.shape == ((height, width) if channels == 1 else (height, width, channels)) else None
+
+
+@functools.cache
+def _libpng() -> Callable[[bytes], Pixels] | None:
+    try:
+        import imagecodecs
+    except ImportError:
+        return None
+    if not imagecodecs.PNG.available:
+        return None
+    decode: Callable[[bytes], Pixels] = imagecodecs.png_decode
+    return decode
 
 
 def _with_pillow(payload: bytes, size: int | None) -> Image.Image:

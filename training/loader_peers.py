@@ -1,9 +1,9 @@
 """The public loaders of `training.loader_bench`, each used as its documentation shows; runs by itself.
 
-    python loader_peers.py write LOADER FOLDER                        FOLDER/png/*.png into the loader's container
-    python loader_peers.py run LOADER FOLDER WORKERS BATCH SAMPLES    prints what `timed` returns
+    python loader_peers.py write LOADER FOLDER CODEC    the pictures FOLDER/CODEC/*.CODEC into the loader's container
+    python loader_peers.py run LOADER FOLDER CODEC DECODER WORKERS BATCH SAMPLES    prints what `timed` returns
 
-Only torch, numpy, Pillow and the loader itself are imported, so that the interpreter of `.venv-bench` can run it.
+Only torch, numpy, the decoder and the loader itself are imported, so that the interpreter of `.venv-bench` can run it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,23 @@ SHUFFLE_SAMPLES = 1_000
 LOOK_EVERY = 20  # batches between two looks at the memory
 
 
-def decode(payload: bytes) -> Tensor:
-    """Encoded picture to uint8 (3, height, width)."""
-    array = np.array(Image.open(io.BytesIO(payload)))
+def with_pillow(payload: bytes) -> Tensor:
+    """Encoded picture to uint8 (3, height, width), as the loaders' documentation does it."""
+    return _planes(np.array(Image.open(io.BytesIO(payload))))
+
+
+def with_imagecodecs(payload: bytes) -> Tensor:
+    """The same of PNG and HTJ2K, by the decoders that ours uses."""
+    import imagecodecs
+
+    png = payload.startswith(b"\x89PNG")
+    return _planes(imagecodecs.png_decode(payload) if png else imagecodecs.htj2k_decode(payload))
+
+
+DECODERS: dict[str, Callable[[bytes], Tensor]] = {"pillow": with_pillow, "imagecodecs": with_imagecodecs}
+
+
+def _planes(array: Any) -> Tensor:
     planes = array.transpose(2, 0, 1) if array.ndim == 3 else np.broadcast_to(array, (3, *array.shape))
     return torch.from_numpy(np.ascontiguousarray(planes))
 
@@ -73,54 +88,61 @@ def timed(loader: Iterable[Tensor]) -> dict[str, float]:
     return {"samples": seen, "seconds": seconds, "cpu_seconds": cpu_seconds() - used, "peak_bytes": peak}
 
 
-def _payloads(folder: Path) -> list[tuple[str, bytes]]:
-    return [(path.stem, path.read_bytes()) for path in sorted((folder / "png").glob("*.png"))]
+def _payloads(folder: Path, codec: str) -> list[tuple[str, bytes]]:
+    return [(path.stem, path.read_bytes()) for path in sorted((folder / codec).glob(f"*.{codec}"))]
 
 
-def write_webdataset(folder: Path) -> None:
+def write_webdataset(pictures: list[tuple[str, bytes]], into: Path) -> None:
     """Tar shards."""
     import webdataset
 
-    (folder / "webdataset").mkdir()
-    pattern = str(folder / "webdataset" / "shard-%05d.tar")
-    with webdataset.ShardWriter(pattern, maxsize=SHARD_BYTES, verbose=0) as sink:
-        for name, payload in _payloads(folder):
-            sink.write({"__key__": name, "png": payload})
+    into.mkdir()
+    with webdataset.ShardWriter(str(into / "shard-%05d.tar"), maxsize=SHARD_BYTES, verbose=0) as sink:
+        for name, payload in pictures:
+            sink.write({"__key__": name, "picture": payload})
 
 
-def read_webdataset(folder: Path, workers: int, batch: int) -> Iterable[Tensor]:
+def read_webdataset(shards: Path, decode: Callable[[bytes], Tensor], workers: int, batch: int) -> Iterable[Tensor]:
     """Shards shuffled, samples shuffled in a buffer, decoded in the workers."""
     import webdataset
 
-    urls = sorted(str(path) for path in (folder / "webdataset").glob("*.tar"))
+    urls = sorted(str(path) for path in shards.glob("*.tar"))
     dataset = (
         webdataset.WebDataset(urls, shardshuffle=len(urls), seed=1, empty_check=False)
         .shuffle(SHUFFLE_SAMPLES)
-        .map(lambda sample: decode(sample["png"]))
+        .map(lambda sample: decode(sample["picture"]))
         .batched(batch, collation_fn=torch.stack)
     )
     loader: Iterable[Tensor] = webdataset.WebLoader(dataset, batch_size=None, num_workers=workers)
     return loader
 
 
-def write_mosaicml(folder: Path) -> None:
-    """MDS shards."""
-    from streaming import MDSWriter
+def _streaming() -> Any:
+    """MosaicML's package without its ready-made torchvision data sets, which it imports and nobody here uses.
 
-    with MDSWriter(out=str(folder / "mosaicml-streaming"), columns={"image": "bytes"}, size_limit=SHARD_BYTES) as sink:
-        for _, payload in _payloads(folder):
+    torchvision has no build for every torch; the loader itself asks for none of it.
+    """
+    sys.modules.setdefault("streaming.vision", ModuleType("streaming.vision"))
+    import streaming
+
+    return streaming
+
+
+def write_mosaicml(pictures: list[tuple[str, bytes]], into: Path) -> None:
+    """MDS shards."""
+    with _streaming().MDSWriter(out=str(into), columns={"image": "bytes"}, size_limit=SHARD_BYTES) as sink:
+        for _, payload in pictures:
             sink.write({"image": payload})
 
 
-def read_mosaicml(folder: Path, workers: int, batch: int) -> Iterable[Tensor]:
+def read_mosaicml(shards: Path, decode: Callable[[bytes], Tensor], workers: int, batch: int) -> Iterable[Tensor]:
     """A `StreamingDataset` of local shards, shuffled its default way."""
-    from streaming import StreamingDataset
 
-    class Pictures(StreamingDataset):
+    class Pictures(_streaming().StreamingDataset):  # type: ignore[misc]
         def __getitem__(self, at: Any) -> Tensor:
             return decode(super().__getitem__(at)["image"])
 
-    dataset = Pictures(local=str(folder / "mosaicml-streaming"), shuffle=True, batch_size=batch)
+    dataset = Pictures(local=str(shards), shuffle=True, batch_size=batch)
     return DataLoader(dataset, batch_size=batch, num_workers=workers)
 
 
@@ -128,20 +150,20 @@ def _payload(payload: bytes) -> dict[str, bytes]:
     return {"image": payload}
 
 
-def write_litdata(folder: Path) -> None:
+def write_litdata(pictures: list[tuple[str, bytes]], into: Path) -> None:
     """LitData chunks."""
     import litdata
 
     litdata.optimize(
         fn=_payload,
-        inputs=[payload for _, payload in _payloads(folder)],
-        output_dir=str(folder / "litdata"),
+        inputs=[payload for _, payload in pictures],
+        output_dir=str(into),
         chunk_bytes=SHARD_BYTES,
         num_workers=1,
     )
 
 
-def read_litdata(folder: Path, workers: int, batch: int) -> Iterable[Tensor]:
+def read_litdata(shards: Path, decode: Callable[[bytes], Tensor], workers: int, batch: int) -> Iterable[Tensor]:
     """A `StreamingDataset` of local chunks in its `StreamingDataLoader`, shuffled."""
     import litdata
 
@@ -149,17 +171,17 @@ def read_litdata(folder: Path, workers: int, batch: int) -> Iterable[Tensor]:
         def __getitem__(self, index: Any) -> Tensor:
             return decode(super().__getitem__(index)["image"])
 
-    dataset = Pictures(str(folder / "litdata"), shuffle=True)
+    dataset = Pictures(str(shards), shuffle=True)
     loader: Iterable[Tensor] = litdata.StreamingDataLoader(dataset, batch_size=batch, num_workers=workers)
     return loader
 
 
-WRITE: dict[str, Callable[[Path], None]] = {
+WRITE: dict[str, Callable[[list[tuple[str, bytes]], Path], None]] = {
     "webdataset": write_webdataset,
     "mosaicml-streaming": write_mosaicml,
     "litdata": write_litdata,
 }
-READ: dict[str, Callable[[Path, int, int], Iterable[Tensor]]] = {
+READ: dict[str, Callable[[Path, Callable[[bytes], Tensor], int, int], Iterable[Tensor]]] = {
     "webdataset": read_webdataset,
     "mosaicml-streaming": read_mosaicml,
     "litdata": read_litdata,
@@ -168,13 +190,14 @@ READ: dict[str, Callable[[Path, int, int], Iterable[Tensor]]] = {
 
 def main(arguments: list[str]) -> None:
     """The command line."""
-    verb, peer, folder, *numbers = arguments
+    verb, peer, folder, codec, *rest = arguments
+    shards = Path(folder) / f"{peer}-{codec}"
     if verb == "write":
-        WRITE[peer](Path(folder))
+        WRITE[peer](_payloads(Path(folder), codec), shards)
         return
-    workers, batch, samples = map(int, numbers)
+    workers, batch, samples = map(int, rest[1:])
     torch.set_num_threads(1)
-    loader = READ[peer](Path(folder), workers, batch)
+    loader = READ[peer](shards, DECODERS[rest[0]], workers, batch)
     result = timed(loader)
     if result["samples"] != samples:
         message = f"{peer}: expected {samples} samples, found {result['samples']}"

@@ -18,9 +18,9 @@ from tests.training.made import write_dataset
 from training.bench.__main__ import main
 from training.bench.device import PeakMemory, peak_flops
 from training.bench.flops import step_flops
-from training.bench.page import memory_section, speed_section
-from training.bench.run import OURS, PLAIN, Options, _ways, resolved, run
-from training.bench.ways import PARTS, PlainWay
+from training.bench.run import OURS, PLAIN, UNPACKED, Options, _ways, resolved, run
+from training.bench.sections import memory_section, recipes_section, speed_section, worth_section
+from training.bench.ways import PARTS, PlainWay, UnpackedWay
 from training.bench.workload import MADE_UP, PlainTokenizer, Workload, make_up, prompt_rounds, with_prompts
 from training.memory_plan import document, run_stages
 from training.sam3.tokenizer import PromptTokenizer
@@ -38,7 +38,7 @@ def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return run(replace(OPTIONS, checkpoint_parts=("vision",)))
+    return run(replace(OPTIONS, checkpoint_parts=("vision",), variants=(UNPACKED, "recomputed")))
 
 
 def test_the_document_has_every_field_and_they_agree(found: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ def test_the_document_has_every_field_and_they_agree(found: dict[str, Any]) -> N
     assert found["parameters"] > 3e6
     assert found["machine"]["versions"]["torch"] == torch.__version__
     assert "matrix product in this run" in found["peak"]["how"]
-    assert set(found["ways"]) == {OURS, PLAIN}
+    assert set(found["ways"]) == {OURS, UNPACKED, "recomputed", PLAIN}
     assert found["ways"][OURS]["checkpoint_parts"] == ["vision"]
     for way in found["ways"].values():
         for name in ("images_per_s", "prompts_per_s", "step_s", "model_flop_utilisation"):
@@ -59,8 +59,12 @@ def test_the_document_has_every_field_and_they_agree(found: dict[str, Any]) -> N
         low, high = way["step_s"]["min"], way["step_s"]["max"]
         assert low * 0.999 <= sum(way["seconds_per_step"].values()) <= high * 1.001
         assert way["peak_memory_bytes"] > found["parameters"] * 4
+        assert 0 <= way["added_in_a_step_bytes"] < way["peak_memory_bytes"]
+        assert way["first_step_s"] > 0
         speed = found["flops"]["per_step"] / found["peak"]["flop_per_s"] / way["step_s"]["max"]
         assert way["model_flop_utilisation"]["min"] == pytest.approx(speed)
+    kept = {name: found["ways"][name]["kept_for_backward_bytes"] for name in (OURS, "recomputed")}
+    assert kept["recomputed"] < kept[OURS]
     ratio = found["prompts_per_s_over_plain"][OURS]
     assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
 
@@ -85,6 +89,26 @@ def test_both_ways_answer_the_same_prompts_alike(workload: Workload) -> None:
     plain.run(1)
     changed = [name for name, value in own.items() if not torch.equal(value, before[name])]
     assert len(changed) > 0.8 * len(own)
+
+
+def test_without_packing_the_picture_is_seen_again_for_every_prompt(workload: Workload) -> None:
+    ways, _ = _ways(
+        replace(OPTIONS, variants=(UNPACKED,), plain=False), resolved(OPTIONS), workload, torch.device("cpu")
+    )
+    assert set(ways) == {OURS, UNPACKED}
+    seen: dict[str, int] = {}
+    tallies = {}
+    for name, way in ways.items():
+        seen[name] = 0
+
+        def count(*_: Any, name: str = name) -> None:
+            seen[name] += 1
+
+        way.module.model.vision_encoder.register_forward_hook(count)
+        tallies[name] = way.run(1)
+    assert seen == {OURS: 1, UNPACKED: OPTIONS.prompts}
+    assert tallies[OURS].prompts == tallies[UNPACKED].prompts == OPTIONS.batch * OPTIONS.prompts
+    assert isinstance(ways[UNPACKED], UnpackedWay)
 
 
 def test_a_round_keeps_its_own_objects(workload: Workload) -> None:
@@ -192,6 +216,10 @@ def test_the_page_holds_what_was_measured(found: dict[str, Any]) -> None:
     text = speed_section(found, "--model-size tiny")
     assert f"| ours | {found['ways'][OURS]['prompts_per_s']['median']:.2f} (" in text
     assert f"{found['prompts_per_s_over_plain'][OURS]['median']:.2f} × (" in text
+    assert "first step takes" not in worth_section(found)  # nothing was compiled
+    packing = found["ours_over"][UNPACKED]["median"]
+    assert f"Packing prompts: {packing:.2f} ×" in worth_section(found)
+    assert f"| tiny | {found['parameters'] / 1e6:.1f} | " in recipes_section([found], "128")
     from training.memory_plan import Step
     from training.sam3 import sizes
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.bench_pictures import find_pictures, write_pictures, write_version
+from training.bench_pictures import find_pictures, write_files, write_pictures, write_version
 from training.decode import decode_image
-from training.loader_bench import batches, reads, table
-from training.loader_peers import read_webdataset, timed, write_webdataset
+from training.loader_bench import OURS, Run, batches, ratios_of, reads, rows_of, table
+from training.loader_peers import DECODERS, _payloads, read_webdataset, timed, write_webdataset
 
 SAMPLES, SIZE_PX = 70, 64
 
@@ -46,9 +46,12 @@ def test_ours_gives_every_picture_once_in_every_codec(
     assert Counter(_digest(picture) for batch in given for picture in batch) == wanted
 
 
-def test_a_peer_gives_the_same_pictures(folder: Path, wanted: Counter[str]) -> None:
-    write_webdataset(folder)
-    given = read_webdataset(folder, 0, 16)
+@pytest.mark.parametrize(("codec", "decoder"), [("png", "pillow"), ("png", "imagecodecs"), ("htj2k", "imagecodecs")])
+def test_a_peer_gives_the_same_pictures(folder: Path, wanted: Counter[str], codec: str, decoder: str) -> None:
+    write_files(folder / codec, [path.read_bytes() for path in sorted((folder / "png").glob("*.png"))], codec)
+    shards = folder / f"webdataset-{codec}-{decoder}"
+    write_webdataset(_payloads(folder, codec), shards)
+    given = read_webdataset(shards, DECODERS[decoder], 0, 16)
     assert Counter(_digest(picture) for batch in given for picture in batch) == wanted
 
 
@@ -59,6 +62,19 @@ def test_what_is_measured_is_what_the_table_says(folder: Path) -> None:
     read = reads(folder / "png", 64)
     alone = [row["read_per_used"] for row in read if row["ranks"] == 1]
     assert all(1 <= ratio < 1.5 for ratio in alone)
+    rounds = {
+        Run(OURS, 0, "python", "zstd"): (100, 100, 100),
+        Run(OURS, 2, "python", "zstd"): (800, 900, 1000),
+        Run(OURS, 2, "python", "png"): (300, 300, 300),
+        Run("webdataset", 2, "python", "png", "pillow"): (200, 500, 400),
+    }
+    measured = {
+        run: [
+            {"samples": SAMPLES, "seconds": SAMPLES / rate, "cpu_seconds": 0.5e-3 * SAMPLES, "peak_bytes": 4e8}
+            for rate in rates
+        ]
+        for run, rates in rounds.items()
+    }
     text = table(
         {
             "samples": SAMPLES,
@@ -68,21 +84,16 @@ def test_what_is_measured_is_what_the_table_says(folder: Path) -> None:
             "cores": 2,
             "cpu": "a CPU",
             "repeats": 1,
-            "rows": [
-                {
-                    "loader": "ours",
-                    "codec": "zstd",
-                    "helpers": 2,
-                    "samples_per_s": 1234.0,
-                    "lowest": 1200.0,
-                    "highest": 1300.0,
-                    "cpu_ms": 0.81,
-                    "peak_mb": 400,
-                }
-            ],
+            "load_before": 1.25,
+            "load_after": 2.0,
+            "missing": ["litdata"],
+            "rows": rows_of(measured),
             "reads": read,
-            "ratios": {"zstd": 2.5},
+            "ratios": ratios_of(measured, ["png", "zstd"]),
         }
     )
-    assert "| ours | zstd | 2 threads | 1234 | 1200 – 1300 | 0.81 | 400 |" in text
-    assert "2.50 with zstd" in text
+    assert "| ours | zstd | 2 threads | 900 | 800 – 1000 | 0.50 | 400 |" in text
+    assert "| webdataset | png, pillow | 2 workers | 400 | 200 – 500 | 0.50 | 400 |" in text
+    # 800 / 200, 900 / 500 and 1000 / 400: each of the same round
+    assert "| zstd | png, pillow | 2.50 × | 1.80 – 4.00 |" in text
+    assert "not measured: litdata" in text

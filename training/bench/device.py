@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import platform
 import resource
@@ -85,18 +87,25 @@ class PeakMemory:
     """Most bytes since `restart`: allocated by torch on CUDA, resident of this process on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self._device, self._base = device, 0
         self.how = "torch.cuda.max_memory_allocated" if device.type == "cuda" else "peak resident size of the process"
 
     def restart(self) -> None:
         """Forget the peak so far, where the system lets us."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
+            self._base = torch.cuda.memory_allocated(self._device)
             return
         try:
+            _give_back_unused()
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
         except OSError:
             self.how = "peak resident size of the process since its start"
+        self._base = self.read()
+
+    def added(self) -> int:
+        """Bytes of the peak beyond what was there at `restart`."""
+        return max(0, self.read() - self._base)
 
     def read(self) -> int:
         """Bytes."""
@@ -109,3 +118,9 @@ class PeakMemory:
         except OSError:
             pass
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _give_back_unused() -> None:
+    """Have glibc return what is free, which counts as resident otherwise; other systems have no such call."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Iterable
-from dataclasses import replace
+import tempfile
+import time
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from infra.storage import write_text
+from training import loader_bench
 from training.bench.run import OURS, VARIANTS, Options, run
-from training.memory_plan import GIB, Step, document
+from training.bench.sections import LOADER_HEAD, memory_section, recipes_section, speed_section, worth_section
+from training.memory_plan import Step, document
+from training.recipes import OFFICIAL
 from training.sam3 import sizes
 from training.sam3.activation_checkpointing import parts_of
 
-MIB = 2**20
 PLANS: tuple[tuple[int, int, str], ...] = (
     (1, 1, ""),
-    (1, 1, "vision,text"),
     (1, 4, "all"),
     (4, 4, ""),
     (4, 4, "vision,text"),
@@ -28,136 +31,96 @@ PLANS: tuple[tuple[int, int, str], ...] = (
 )
 """Images, prompts an image, parts recomputed."""
 
+REDUCED = Options(model_size="128", image_size=224, batch=1, prompts=4, steps=2, repetitions=1, plain=False)
+"""`paper` and `full` at a width that a small machine runs."""
+
 HEAD = """# Training: speed and memory
 
-Written by `python -m training.bench.page docs/benchmarks-training.md` on {date}. {machine}
+Written by `make bench-training` on {date}; nothing here is edited by hand.
+{machine}
+Runnable processes: {load_before:.1f} before the start, {load_after:.1f} after the end; {minutes:.1f} minutes in all.
 
-The machine was shared ({load} runnable processes before the start): seconds vary, and the ratios, taken between runs
-that follow each other, are what to hold on to.
-"""
-
-SPEED = """
-## Speed
-
-`python -m training.bench {command}`: a SAM3 of {parameters:.1f} million parameters at {image_size} pixels,
-{batch} images a step with {prompts} prompts each, {precision}, {optimiser}; a step is data, forward, losses, backward,
-clipping, optimiser and average of the weights. All ways share weights, optimiser and batches and take turns,
-{repetitions} times {steps} steps.
+Where the machine did other work, seconds vary, and the ratios, taken between runs that follow each other, are what to
+hold on to.
 
 `plain` is transformers' `Sam3Model` with one prompt an image and forward, so that the vision encoder runs again for
-every prompt; `ours` packs prompts: vision once an image, the head once a prompt. `recomputed`, where it
-is a row, is `ours` with all parts checkpointed, `compiled` is `ours` under `torch.compile`.
-
+every prompt; `ours` packs prompts: vision once an image, the head once a prompt. `unpacked` is `ours` with a forward
+a prompt, `recomputed` `ours` with all parts checkpointed, `compiled` `ours` under `torch.compile`.
 """
 
-SPEED_COLUMNS = (
-    "way",
-    "prompts/s (min – max)",
-    "over plain, median (min – max)",
-    "data",
-    "forward",
-    "backward",
-    "optimiser",
-    "model FLOP utilisation",
-    "kept for backward",
-)
 
-UTILISATION = """
-Columns `data` to `optimiser` are seconds a step. Utilisation: {flops:.1f} GFLOP a step (vision once an image, nothing
-twice, for every way) against {peak:.0f} GFLOP/s ({how}). Kept for backward: activations by the memory plan. Highest
-memory of the process, which holds the weights of all ways once: {memory:.0f} MiB.
-"""
+@dataclass(frozen=True)
+class Asked:
+    """What goes on the page."""
 
-MEMORY = """
-## Memory of the full model at 1008 pixels
-
-`python -m training.memory_plan --model-size full`: the real model under FakeTensorMode, bf16 autocast, AdamW, with an
-average of the weights, masks on, CUDA's attention kernels. {parameters:.1f} million parameters; weights
-{weights:.2f}, gradients {gradients:.2f}, optimiser {optimiser:.2f} and average {average:.2f} GiB in fp32 (formula:
-weights {formula_weights:.2f}, optimiser {formula_optimiser:.2f}). Kernel workspaces and the allocator's fragments come
-on top.
-
-"""
-
-MEMORY_COLUMNS = (
-    "images × prompts",
-    "recomputed",
-    "kept activations, GiB",
-    "bf16 copies of weights, GiB",
-    "highest in backward, GiB",
-    "highest in the optimiser, GiB",
-)
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    repetitions: int = 3
+    peers: str = sys.executable  # interpreter with the public loaders
+    pictures: Path | None = None  # for the loaders; None: drawn
+    samples: int = loader_bench.SAMPLES
 
 
-def speed_section(found: dict[str, Any], command: str) -> str:
-    """Markdown of a document of `training.bench`."""
-    asked = found["asked"]
-    lines = [
-        SPEED.format(
-            command=command,
-            parameters=found["parameters"] / 1e6,
-            image_size=asked["image_size"],
-            batch=asked["batch"],
-            prompts=asked["prompts_per_image"],
-            precision=asked["precision"],
-            optimiser=asked["optimiser"],
-            repetitions=asked["repetitions"],
-            steps=asked["steps"],
-        ),
-        _heading(SPEED_COLUMNS),
-    ]
-    for name, way in found["ways"].items():
-        rate, ratio = way["prompts_per_s"], found["prompts_per_s_over_plain"].get(name)
-        over = f"{ratio['median']:.2f} × ({ratio['min']:.2f} – {ratio['max']:.2f})" if ratio else "–"
-        parts = " | ".join(f"{seconds:.3f}" for seconds in way["seconds_per_step"].values())
-        kept = way["kept_for_backward_bytes"]
-        lines.append(
-            f"| {name} | {rate['median']:.2f} ({rate['min']:.2f} – {rate['max']:.2f}) | {over} | {parts} "
-            f"| {way['model_flop_utilisation']['median']:.1%} | {f'{kept / MIB:.0f} MiB' if kept else '–'} |\n"
-        )
-    lines.append(
-        UTILISATION.format(
-            flops=found["flops"]["per_step"] / 1e9,
-            peak=found["peak"]["flop_per_s"] / 1e9,
-            how=found["peak"]["how"],
-            memory=max(way["peak_memory_bytes"] for way in found["ways"].values()) / MIB,
-        )
+def page(asked: Asked) -> str:
+    """The whole page; takes ten minutes on two cores."""
+    began, load_before = time.monotonic(), os.getloadavg()[0]
+    packed = Options(
+        model_size="small", optimiser="adamw", steps=2, repetitions=asked.repetitions, variants=asked.variants
     )
-    return "".join(lines)
+    found = run(packed, _say)
+    single = replace(packed, prompts=1, variants=())
+    body = [
+        speed_section(found, _command(packed), "Four prompts an image"),
+        worth_section(found),
+        speed_section(run(single, _say), _command(single), "One prompt an image"),
+        _recipes(),
+        _loaders(asked),
+        memory_section(_plans()),
+    ]
+    machine = found["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    head = HEAD.format(
+        date=datetime.now(UTC).date().isoformat(),
+        machine=f"{machine['name']}, {machine['threads']} thread(s); {versions}.",
+        load_before=load_before,
+        load_after=os.getloadavg()[0],
+        minutes=(time.monotonic() - began) / 60,
+    )
+    return head + "".join(body)
 
 
-def memory_section(plans: Iterable[tuple[tuple[int, int, str], dict[str, Any]]]) -> str:
-    """Markdown of documents of `training.memory_plan`."""
-    lines: list[str] = []
-    for (images, prompts, parts), found in plans:
-        have = {name: value / GIB for name, value in found["bytes"].items()}
-        if not lines:
-            lines.append(
-                MEMORY.format(
-                    parameters=found["bytes"]["parameters"] / 1e6,
-                    weights=have["weights"],
-                    gradients=have["gradients"],
-                    optimiser=have["optimiser"],
-                    average=have["average"],
-                    formula_weights=found["formula_bytes"]["weights"] / GIB,
-                    formula_optimiser=found["formula_bytes"]["optimiser_adamw"] / GIB,
-                )
-            )
-            lines.append(_heading(MEMORY_COLUMNS))
-        lines.append(
-            f"| {images} × {prompts} | {parts.replace(',', ', ') or '–'} | {have['activations']:.2f} "
-            f"| {have['weight_copies']:.2f} | {have['peak_backward']:.1f} | {have['peak_optimiser']:.1f} |\n"
+def _command(options: Options) -> str:
+    table = " --table" if options.variants == tuple(VARIANTS) else ""
+    return (
+        f"--model-size {options.model_size} --optimiser {options.optimiser} --prompts {options.prompts}{table} "
+        f"--steps {options.steps} --repetitions {options.repetitions}"
+    )
+
+
+def _recipes() -> str:
+    documents = []
+    for name in OFFICIAL:
+        _say(f"recipe {name}")
+        parts = OFFICIAL[name](int(REDUCED.model_size), REDUCED.image_size).checkpoint_parts
+        documents.append(run(replace(REDUCED, recipe=name, checkpoint_parts=parts), _say))
+    return recipes_section(documents, REDUCED.model_size)
+
+
+def _loaders(asked: Asked) -> str:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="segfoundry-loaders-") as scratch:
+        found = loader_bench.bench(
+            asked.pictures,
+            Path(scratch),
+            asked.peers,
+            samples=asked.samples,
+            repeats=asked.repetitions,
+            codecs=list(loader_bench.CODECS),
+            tell=_say,
         )
-    return "".join(lines)
+    return LOADER_HEAD.format(seconds=time.monotonic() - began) + loader_bench.table(found)
 
 
-def _heading(columns: tuple[str, ...]) -> str:
-    return f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|\n"
-
-
-def page(options: Options, command: str) -> str:
-    """The whole page; takes minutes."""
-    found = run(options, lambda line: _say(line))
+def _plans() -> list[tuple[tuple[int, int, str], dict[str, Any]]]:
     sam3, image_size = sizes.named("full")
     base = Step(sam3, image_size, 1, 1)
     plans = []
@@ -165,14 +128,7 @@ def page(options: Options, command: str) -> str:
         _say(f"memory plan: {images} images, {prompts} prompts, {parts or 'nothing'} recomputed")
         step = replace(base, batch=images, prompts=prompts, checkpoint_parts=parts_of(parts.split(",")))
         plans.append(((images, prompts, parts), document(step)))
-    machine = found["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    head = HEAD.format(
-        date=datetime.now(UTC).date().isoformat(),
-        machine=f"{machine['name']}, {machine['threads']} thread(s); {versions}.",
-        load=machine["load_before"],
-    )
-    return head + speed_section(found, command) + memory_section(plans)
+    return plans
 
 
 def _say(line: str) -> None:
@@ -181,20 +137,22 @@ def _say(line: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
+    default = Asked()
     parser = argparse.ArgumentParser(prog="python -m training.bench.page", description=__doc__)
     parser.add_argument("out", type=Path, help="the page, replaced")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=default.repetitions)
     parser.add_argument("--variants", default=",".join(VARIANTS), help="of ours, comma-separated; all by default")
-    given = parser.parse_args(arguments)
-    variants = tuple(part for part in given.variants.split(",") if part)
-    wrong = [name for name in variants if name not in VARIANTS]
+    parser.add_argument("--peers", default=default.peers, help="interpreter with the public loaders")
+    parser.add_argument("--pictures", type=Path, help="folder with pictures for the loaders; without it drawn")
+    parser.add_argument("--samples", type=int, default=default.samples, help="of a loader's run")
+    given = vars(parser.parse_args(arguments))
+    given["variants"] = tuple(part for part in given["variants"].split(",") if part)
+    wrong = [name for name in given["variants"] if name not in VARIANTS]
     if wrong:
         parser.error(f"--variants: expected some of {', '.join(VARIANTS)}, found {', '.join(wrong)}")
-    options = Options(model_size="small", optimiser="adamw", steps=2, repetitions=given.repetitions, variants=variants)
-    table = "--table " if variants == tuple(VARIANTS) else ""
-    command = f"--model-size small --optimiser adamw {table}--steps 2 --repetitions {given.repetitions}"
-    write_text(given.out, page(options, command))
-    _say(f"{OURS} and the other ways are in {given.out}")
+    out = given.pop("out")
+    write_text(out, page(Asked(**given)))
+    _say(f"{OURS} and the other ways are in {out}")
 
 
 if __name__ == "__main__":

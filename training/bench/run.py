@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 
 from training.bench.device import PeakMemory, chosen, describe, peak_flops
 from training.bench.flops import step_flops
-from training.bench.ways import PARTS, PlainWay, Tally, Way, variant
+from training.bench.ways import PARTS, PlainWay, Tally, UnpackedWay, Way, variant
 from training.bench.workload import MADE_UP, Workload, make_up
 from training.memory_plan import Step, plan
 from training.module import Sam3Training
@@ -25,11 +26,13 @@ from training.sam3.init import initialise
 from training.sam3.model import PromptableSam3
 
 OURS, PLAIN = "ours", "plain"
+UNPACKED = "unpacked"
 VARIANTS: dict[str, dict[str, Any]] = {
+    UNPACKED: {},
     "recomputed": {"checkpoint_parts": tuple(PARTS_OF_MODEL), "compile": False},
     "compiled": {"checkpoint_parts": (), "compile": True},
 }
-"""Ours with every part recomputed in the backward pass, and ours under torch.compile."""
+"""Ours with a forward a prompt, with every part recomputed in the backward pass, and under torch.compile."""
 _PROFILED_STEPS = 2
 _PROFILE_ROWS = 40
 
@@ -51,6 +54,7 @@ class Options:
     steps: int = 3  # a repetition
     repetitions: int = 3
     variants: tuple[str, ...] = ()  # of VARIANTS: each as a way of its own
+    plain: bool = True  # measure the plain way too
     device: str = "auto"
     data: str = ""  # folder of dataset versions; empty: made-up pictures
     datasets: tuple[str, ...] = ()
@@ -93,17 +97,19 @@ def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> dict[
         ways, recipes = _ways(options, recipe, workload, device)
         memory = PeakMemory(device)
         tallies: dict[str, list[Tally]] = {name: [] for name in ways}
-        peaks = dict.fromkeys(ways, 0)
+        peaks, added = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0)
+        first: dict[str, float] = {}
         for name, way in ways.items():
             tell(f"{name}: first step")
-            way.run(1)  # allocations, kernel choice and compilation are no part of the figures
+            # allocations, kernel choice and compilation are no part of the figures
+            first[name] = way.run(1).total
         for repetition in range(options.repetitions):
             order = list(ways)
             for name in order[repetition % len(order) :] + order[: repetition % len(order)]:
                 tell(f"repetition {repetition + 1} of {options.repetitions}: {name}")
                 memory.restart()
                 tallies[name].append(ways[name].run(options.steps))
-                peaks[name] = max(peaks[name], memory.read())
+                peaks[name], added[name] = max(peaks[name], memory.read()), max(added[name], memory.added())
         tell("counting operations")
         flops = step_flops(recipe, next(workload.batches()))
         peak = peak_flops(device, options.precision)
@@ -125,7 +131,7 @@ def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> dict[
             },
             "parameters": sum(value.numel() for value in ways[OURS].module.model.parameters()),
             "tokenizer": workload.tokenizer_name,
-            "machine": machine,
+            "machine": {**machine, "load_after": round(os.getloadavg()[0], 2)},
             "flops": {"per_step": flops, "how": "torch.utils.flop_counter, forward and backward, vision once an image"},
             "peak": peak,
             "peak_memory_how": memory.how,
@@ -134,17 +140,24 @@ def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> dict[
                     "checkpoint_parts": list(recipes[name].checkpoint_parts) if name in recipes else [],
                     "compile": recipes[name].compile if name in recipes else False,
                     **_figures(found, flops / peak["flop_per_s"]),
+                    "first_step_s": first[name],
                     "peak_memory_bytes": peaks[name],
-                    "kept_for_backward_bytes": _kept(recipes[name], options, device) if name in recipes else None,
+                    "added_in_a_step_bytes": added[name],
+                    "kept_for_backward_bytes": _kept(name, recipes[name], options, device) if name in recipes else None,
                 }
                 for name, found in tallies.items()
+            },
+            "ours_over": {
+                name: _spread([_prompts(own) / _prompts(it) for own, it in zip(tallies[OURS], found, strict=True)])
+                for name, found in tallies.items()
+                if name != OURS
             },
             "prompts_per_s_over_plain": {
                 name: _spread(
                     [_prompts(own) / _prompts(plain) for own, plain in zip(found, tallies[PLAIN], strict=True)]
                 )
                 for name, found in tallies.items()
-                if name != PLAIN
+                if name != PLAIN and PLAIN in tallies
             },
         }
 
@@ -163,8 +176,10 @@ def _ways(
     recipes = {OURS: recipe}
     for name in options.variants:
         recipes[name] = replace(recipe, **VARIANTS[name])
-        ways[name] = variant(name, base, recipes[name], workload.batches())
-    ways[PLAIN] = PlainWay(PLAIN, base, workload.batches())
+        kind = UnpackedWay if name == UNPACKED else Way
+        ways[name] = variant(name, base, recipes[name], workload.batches(), kind)
+    if options.plain:
+        ways[PLAIN] = PlainWay(PLAIN, base, workload.batches())
     return ways, recipes
 
 
@@ -193,14 +208,14 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
-def _kept(recipe: Recipe, options: Options, device: torch.device) -> int:
-    """Bytes that the forward pass keeps, by the memory plan."""
+def _kept(name: str, recipe: Recipe, options: Options, device: torch.device) -> int:
+    """Bytes that a forward pass of a way keeps, by the memory plan."""
     return plan(
         Step(
             recipe.sam3,
             recipe.image_size,
             options.batch,
-            options.prompts,
+            1 if name == UNPACKED else options.prompts,
             options.precision,
             recipe.checkpoint_parts,
             freeze=recipe.freeze,

@@ -95,6 +95,20 @@ class Way:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16")
 
 
+class UnpackedWay(Way):
+    """Our model and loss with one prompt an image and forward: what packing alone is worth."""
+
+    def _gradients(self, batch: Batch, clock: _Clock) -> None:
+        rounds = prompt_rounds(batch.image_of_prompt)
+        for prompts in rounds:
+            with self._autocast():
+                loss = self.module.training_step(with_prompts(batch, prompts), 0)
+            assert loss is not None
+            clock.ends("forward")
+            (loss / len(rounds)).backward()  # type: ignore[no-untyped-call]
+            clock.ends("backward")
+
+
 class PlainWay(Way):
     """transformers' Sam3Model with texts alone, a forward a prompt (of each image), one optimiser step for all.
 
@@ -142,7 +156,7 @@ def share_weights(source: nn.Module, target: nn.Module) -> None:
     target.load_state_dict(source.state_dict(keep_vars=True), assign=True, strict=True)
 
 
-def variant(name: str, way: Way, recipe: Recipe, batches: Iterator[Batch]) -> Way:
+def variant(name: str, way: Way, recipe: Recipe, batches: Iterator[Batch], kind: type[Way] = Way) -> Way:
     """Our way with another recipe (`checkpoint_parts`, `compile`) on the weights, average and optimiser of `way`."""
     model = PromptableSam3(Sam3Config(**recipe.sam3)).to(way.device)
     share_weights(way.module.model, model)
@@ -151,7 +165,7 @@ def variant(name: str, way: Way, recipe: Recipe, batches: Iterator[Batch]) -> Wa
     module.average = way.module.average
     if recipe.compile:
         model.compile_stages()
-    return Way(name, module.train(), way.optimiser, batches, way._precision)
+    return kind(name, module.train(), way.optimiser, batches, way._precision)
 
 
 class _Clock:

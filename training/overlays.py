@@ -51,27 +51,39 @@ def choose(rows: list[dict[str, Any]], each: int = EACH) -> list[dict[str, Any]]
 
     Best and worst alike: a gallery of successes would mislead. Where many pairs share one Dice (0 most of all), the
     datasets take turns, so that one of them does not fill the gallery. With fewer than 3 x `each` pairs all are shown.
+    Then each dataset's best, median and worst that were not among them, so that no dataset goes unseen.
 
     Args:
         rows: of `training.summary.ROWS_SCHEMA`, in any order; the choice does not depend on it.
         each: how many of each part.
 
     Returns:
-        Copies of rows with `part`: "worst" (worst first), "median" (best first), "best" (best first). No pair twice.
+        Copies of rows with `shown_as`: "worst" (worst first), "median" and "best" (best first), "dataset" (by dataset,
+        best first). No pair twice.
     """
     pairs = [row for row in rows if row["model"] == "after" and row["prompt"] == "text" and row["present"]]
+    parts = _parts(pairs, each)
+    taken = {_key(row) for _, row in parts}
+    for dataset in sorted({row["dataset"] for row in pairs}):
+        ranked = _ranked([row for row in pairs if row["dataset"] == dataset], best_first=True)
+        own = [ranked[place] for place in sorted({0, len(ranked) // 2, len(ranked) - 1})]
+        parts.extend(("dataset", row) for row in own if _key(row) not in taken)
+    return [{**row, "shown_as": part} for part, row in parts]
+
+
+def _parts(pairs: list[dict[str, Any]], each: int) -> list[tuple[str, dict[str, Any]]]:
     best = min(each, -(-len(pairs) // 3))
     worst = min(each, -(-(len(pairs) - best) // 2))
     chosen_best = _ranked(pairs, best_first=True)[:best]
     taken = {_key(row) for row in chosen_best}
     chosen_worst = _ranked([row for row in pairs if _key(row) not in taken], best_first=False)[:worst]
     taken |= {_key(row) for row in chosen_worst}
-    # the others in the order of all: what is in the middle of it is in the middle of all, to one pair
+    # as many were taken from both ends, to one pair: the middle of the others is the middle of all
     others = [row for row in _ranked(pairs, best_first=True) if _key(row) not in taken]
     median = min(each, len(others))
     start = (len(others) - median) // 2
     parts = (("worst", chosen_worst), ("median", others[start : start + median]), ("best", chosen_best))
-    return [{**row, "part": part} for part, chosen in parts for row in chosen]
+    return [(part, row) for part, chosen in parts for row in chosen]
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str]:

@@ -10,12 +10,11 @@ from registry.report.words import interval, number
 
 LEVELS = {"all": "All", "dataset": "By dataset", "modality": "By modality", "concept": "By concept"}
 HEADLINE = "dice_text"
+AGAINST = {"champion": "the champion", "start": "its start checkpoint"}
 METRICS = {
     "dice_text": "Dice, text prompts",
     "dice_box": "Dice, boxes from the truth",
     "iou_text": "IoU, text prompts",
-    "dice": "Dice, text prompts",
-    "iou": "IoU, text prompts",
     "nsd": "Normalised surface distance",
     "hd95_mm": "HD95 (mm)",
 }
@@ -24,16 +23,20 @@ _MOST_OPEN = 24
 
 
 def forests(paired: Any) -> list[dict[str, Any]]:
-    """A forest plot a metric, the headline first, from `paired` of evaluation.json; none where there is none.
+    """A forest plot for what the model is compared with and each metric, from `paired` of evaluation.json.
+
+    The champion comes before the start, the headline metric before others; none where nothing is paired.
 
     Returns:
-        `metric`, `title`, `privileged`, `lower_is_better`, `axis` and `groups`: by level, external sets apart, each
-        `{"title", "external", "rows", "open"}` with rows in the order of their difference.
+        `against`, `metric`, `title`, `privileged`, `lower_is_better`, `axis` and `groups`: by level, external sets
+        apart, each `{"title", "external", "rows", "open"}` with rows in the order of their difference.
     """
     entries = [one for one in paired or [] if number(one.get("difference")) is not None]
-    metrics = list(dict.fromkeys(one.get("metric", "") for one in entries))
-    metrics.sort(key=lambda name: not _is_headline(name))
-    return [_forest(metric, [one for one in entries if one.get("metric", "") == metric]) for metric in metrics]
+    plots: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in entries:
+        plots.setdefault((str(one.get("against") or "start"), str(one.get("metric") or "")), []).append(one)
+    order = sorted(plots, key=lambda key: (key[0] != "champion", key[0], key[1] != HEADLINE))
+    return [_forest(against, metric, plots[against, metric]) for against, metric in order]
 
 
 def title_of(metric: str) -> str:
@@ -48,7 +51,7 @@ def verdict(difference: float, between: tuple[float, float] | None, *, lower_is_
     return "better" if (difference > 0) is not lower_is_better else "worse"
 
 
-def _forest(metric: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _forest(against: str, metric: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     lower = any(sign in metric for sign in _LOWER_IS_BETTER)
     ends = [0.0]
     for one in entries:
@@ -70,9 +73,9 @@ def _forest(metric: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
                     }
                 )
     return {
+        "against": AGAINST.get(against, against),
         "metric": metric,
         "title": title_of(metric),
-        "headline": _is_headline(metric),
         "privileged": "box" in metric,
         "lower_is_better": lower,
         "axis": axis,
@@ -100,6 +103,3 @@ def _row(entry: dict[str, Any], axis: Axis, lower_is_better: bool) -> dict[str, 
         "high": None if between is None else axis.at(between[1]),
     }
 
-
-def _is_headline(metric: str) -> bool:
-    return metric in (HEADLINE, "dice", "dice_text_after")

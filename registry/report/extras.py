@@ -1,66 +1,155 @@
-"""Tables of figures that not every evaluation has: presence, surfaces, instances. Empty columns are left out."""
+"""Tables of figures that not every evaluation has: presence, surfaces, instances, synonyms.
+
+A table is `{"heads", "rows"}`; a row `{"name", "external", "sub", "cells"}`; a cell `{"title", "value", "as",
+"interval"}`. Columns without any value are left out, and so is a table without rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from registry.report.tables import interval_of
+from registry.report.evaluation import AFTER, BEFORE, CHAMPION, Intervals, interval_of
 from registry.report.words import number
 
-Column = tuple[str, str, str]  # key, title, filter
+Column = tuple[str, str, str]  # figure, title, how it is shown
+Line = tuple[str, str, bool, dict[str, Any]]  # name, what stands beside it, external, figures
+_MODELS = {AFTER: "this model", BEFORE: "its start", CHAMPION: "champion"}
 
 PRESENCE: tuple[Column, ...] = (
-    ("presence_auroc", "AUROC of presence", "figure"),
+    ("auroc", "AUROC", "figure"),
     ("false_alarm_rate", "False alarms on absent", "percent"),
-    ("presence_ece", "Calibration error", "figure"),
-    ("score_present", "Score, present", "figure"),
-    ("score_absent", "Score, absent", "figure"),
+    ("ece", "Calibration error", "figure"),
+    ("present_pairs", "Present pairs", "count"),
     ("absent_pairs", "Absent pairs", "count"),
 )
 SURFACES: tuple[Column, ...] = (
     ("nsd", "NSD", "figure"),
-    ("nsd_text_after", "NSD", "figure"),
-    ("hd95_mm", "HD95 (mm)", "figure"),
-    ("hd95_mm_text_after", "HD95 (mm)", "figure"),
+    ("hd95_mm", "HD95, mm", "millimetres"),
+    ("dice", "Dice of volume", "figure"),
+    ("missed", "Missed", "count"),
+    ("pairs", "Pairs", "count"),
+    ("tolerance_mm", "Tolerance, mm", "millimetres"),
 )
 INSTANCES: tuple[Column, ...] = (
-    ("instance_f1", "F1", "figure"),
-    ("panoptic_quality", "Panoptic quality", "figure"),
-    ("average_precision", "Average precision", "figure"),
-    ("dice_instances_after", "Dice, union of instances", "figure"),
-    ("dice_top1_after", "Dice, top-1 instance", "figure"),
+    ("f1", "F1", "figure"),
+    ("pq", "Panoptic quality", "figure"),
+    ("ap", "AP", "figure"),
+    ("ap50", "AP at IoU 0.5", "figure"),
+    ("truth", "True objects", "count"),
+    ("predicted", "Found", "count"),
+    ("matched", "Matched", "count"),
 )
+SYNONYMS: tuple[Column, ...] = (
+    ("dice_canonical", "Dice, its own name", "figure"),
+    ("dice_synonyms", "Dice, synonyms", "figure"),
+    ("dice_worst", "Dice, worst wording", "figure"),
+    ("spread", "Spread", "figure"),
+    ("wordings", "Wordings", "count"),
+    ("pairs", "Pairs", "count"),
+)
+UNIONS: tuple[Column, ...] = (
+    ("dice", "Dice, semantic mask", "figure"),
+    ("dice_instances", "Dice, union of instances", "figure"),
+    ("dice_top1", "Dice, top-1 instance", "figure"),
+)
+Table = dict[str, Any]
 
 
-def presence_table(figures: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Presence by dataset."""
-    return _table(figures, rows, PRESENCE)
+def presence_table(figures: dict[str, Any], external: Iterable[str]) -> Table | None:
+    """Presence over all pairs and by dataset."""
+    found, outside = figures.get("presence") or {}, set(external)
+    lines: list[Line] = [
+        ("All trained on" if found.get("external") else "All datasets", _MODELS[model], False, entry)
+        for model, entry in _models(found.get("models") or {AFTER: found})
+    ]
+    lines += [("All external sets", _MODELS[model], True, entry) for model, entry in _models(found.get("external"))]
+    for name, entries in sorted((found.get("datasets") or {}).items()):
+        lines.append((name, _MODELS[AFTER], name in outside, (entries or {}).get(AFTER) or {}))
+    return _table(lines, PRESENCE)
 
 
-def surface_table(figures: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Surface distances by dataset."""
-    return _table(figures, rows, SURFACES)
+def surface_table(figures: dict[str, Any]) -> Table | None:
+    """Surface distances of whole volumes by dataset and model."""
+    return _table(
+        [
+            (name, _MODELS[model], bool(entry.get("external")), {"tolerance_mm": entry.get("tolerance_mm"), **found})
+            for name, entry in sorted((figures.get("surface") or {}).items())
+            for model, found in _models(entry.get("models"))
+        ],
+        SURFACES,
+    )
 
 
-def instance_table(figures: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Instances by dataset."""
-    return _table(figures, rows, INSTANCES)
+def unmeasured_volumes(figures: dict[str, Any]) -> list[str]:
+    """Why volumes have no surface distance, as sentences."""
+    return [
+        f"{name}: {count:,} of {int(entry.get('volumes') or 0) + sum(entry['not_measured'].values()):,} volumes – {reason}"
+        for name, entry in sorted((figures.get("surface") or {}).items())
+        for reason, count in sorted((entry.get("not_measured") or {}).items())
+    ]
 
 
-def _table(
-    figures: dict[str, Any], rows: Sequence[dict[str, Any]], columns: Sequence[Column]
-) -> dict[str, Any] | None:
-    """Columns that have a value and rows of datasets that have one; None where there is neither."""
-    entries = figures.get("datasets") or {}
-    kept = [one for one in columns if any(number(entry.get(one[0])) is not None for entry in entries.values())]
-    lines = []
-    for row in rows:
-        entry = entries.get(row["name"]) or {}
-        cells = [
-            {"value": number(entry.get(key)), "as": shown, "title": title, "interval": interval_of(entry, key)}
-            for key, title, shown in kept
-        ]
-        if any(cell["value"] is not None for cell in cells):
-            lines.append({"name": row["name"], "external": row["external"], "cells": cells})
-    return {"columns": [title for _, title, _ in kept], "rows": lines} if lines else None
+def instance_table(figures: dict[str, Any]) -> Table | None:
+    """Objects one by one, by dataset and concept, of this model."""
+    return _table(
+        [
+            (concept, name, bool(entry.get("external")), (found or {}).get(AFTER) or {})
+            for name, entry in sorted((figures.get("instances") or {}).items())
+            for concept, found in sorted((entry.get("concepts") or {}).items())
+        ],
+        INSTANCES,
+    )
+
+
+def union_table(figures: dict[str, Any]) -> Table | None:
+    """Union of instances and top-1 instance beside the semantic mask, as the paper's tables have them."""
+    intervals = Intervals(figures)
+    lines: list[Line] = []
+    for external in (False, True):
+        for level in ("all", "dataset"):
+            for name in intervals.names(level, external=external):
+                values: dict[str, Any] = {}
+                for metric, _, _ in UNIONS:
+                    found = intervals.entry(level, name, external=external, metric=metric)
+                    values |= {metric: found.get("value"), f"{metric}_interval": found.get("interval")}
+                whole = "All external sets" if external else "All datasets"
+                lines.append((name or whole, "", external, values))
+    table = _table(lines, UNIONS)
+    return table if table and len(table["heads"]) > 1 else None
+
+
+def synonym_table(figures: dict[str, Any]) -> Table | None:
+    """How robust the wording is: other words for the same concept."""
+    found = figures.get("synonyms") or {}
+    lines: list[Line] = [
+        (title, "", key == "external", found.get(key) or {})
+        for key, title in (("all", "All datasets"), ("external", "All external sets"))
+    ]
+    lines += [(name, "", False, entry or {}) for name, entry in sorted((found.get("datasets") or {}).items())]
+    return _table(lines, SYNONYMS)
+
+
+def _models(entries: dict[str, Any] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    for model in _MODELS:
+        found = (entries or {}).get(model)
+        if isinstance(found, dict):
+            yield model, found
+
+
+def _table(lines: Sequence[Line], columns: Sequence[Column]) -> Table | None:
+    kept = [one for one in columns if any(number(values.get(one[0])) is not None for *_, values in lines)]
+    rows = [
+        {
+            "name": name,
+            "sub": beside,
+            "external": external,
+            "cells": [
+                {"title": title, "value": number(values.get(key)), "as": shown, "interval": interval_of(values, key)}
+                for key, title, shown in kept
+            ],
+        }
+        for name, beside, external, values in lines
+        if any(number(values.get(key)) is not None for key, _, _ in kept)
+    ]
+    return {"heads": [title for _, title, _ in kept], "rows": rows} if rows else None

@@ -1,89 +1,70 @@
-"""Failures by reason. Every pair has one reason or none; what each means is said on the page in the same words."""
+"""Failures by reason: what training counted, with what each reason means in the words of `docs/evaluation.md`."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from registry.report.evaluation import AFTER, BEFORE, CHAMPION
+from registry.report.words import number
 
-from registry.report.pairs import AFTER, BEFORE, Pairs
-
-POOR_DICE = 0.5  # below it an outline that touches the truth counts as failed
-SIZE_FACTOR = 1.5  # an outline so many times larger or smaller than the truth is over- or under-segmented
-MISSED, EMPTY, ELSEWHERE, UNDER, OVER, LOOSE, ALARM = REASONS = (
-    "Missed",
-    "Nothing outlined",
-    "Wrong place",
-    "Under-segmented",
-    "Over-segmented",
-    "Poor overlap",
-    "False alarm",
-)
-MEANINGS = {
-    MISSED: "The concept is there and its presence is below the threshold of {threshold}: the model says it is absent.",
-    EMPTY: "The concept is there and called present, but no pixel is outlined.",
-    ELSEWHERE: "The outline does not touch the truth at all (IoU 0).",
-    UNDER: f"Dice below {POOR_DICE}, and the outline has less than 1/{SIZE_FACTOR} of the truth's area.",
-    OVER: f"Dice below {POOR_DICE}, and the outline has more than {SIZE_FACTOR} times the truth's area.",
-    LOOSE: f"Dice below {POOR_DICE} at about the right size: the outline is shifted or has the wrong shape.",
-    ALARM: "The image was searched and the concept is not there, yet something is outlined.",
+ALARM = "false_alarm"
+REASONS = {
+    "missed": ("Missed", "It is there, and the model says that it is absent: its presence is below the threshold{threshold}."),
+    "elsewhere": ("Wrong place", "It is there, and the outline does not touch it at all: IoU 0."),
+    "too_large": ("Over-segmented", "The outline touches it, with a poor Dice, and is much larger than the truth."),
+    "too_small": ("Under-segmented", "The outline touches it, with a poor Dice, and is much smaller than the truth."),
+    "imprecise": ("Imprecise", "A poor Dice at about the right size: the outline is shifted or has the wrong shape."),
+    ALARM: ("False alarm", "The image was searched, it is not there, and something is outlined all the same."),
 }
 _MOST_NAMED = 3
 
 
-def reasons_of(pairs: Pairs, presence_threshold: float) -> NDArray[Any]:
-    """(pairs,) place of each pair's reason in `REASONS`, -1 where it did not fail.
-
-    The first reason that holds counts, in the order of `REASONS`.
-    """
-    ratio = pairs.predicted_px / np.maximum(pairs.truth_px, 1)
-    poor = pairs.dice < POOR_DICE
-    holds = [
-        pairs.present & (pairs.presence < presence_threshold),
-        pairs.present & (pairs.predicted_px == 0),
-        pairs.present & (pairs.iou == 0),
-        pairs.present & poor & (ratio < 1 / SIZE_FACTOR),
-        pairs.present & poor & (ratio > SIZE_FACTOR),
-        pairs.present & poor,
-        ~pairs.present & (pairs.predicted_px > 0),
-    ]
-    return np.select(holds, range(len(REASONS)), default=-1)
-
-
-def failure_rows(pairs: dict[str, Pairs], datasets: Collection[str], presence_threshold: float) -> list[dict[str, Any]]:
-    """A row a reason over the pairs of `datasets`; none where nothing was measured.
+def failure_rows(figures: dict[str, Any], datasets: Collection[str]) -> list[dict[str, Any]]:
+    """A row a reason over the pairs of `datasets`; none where the evaluation did not count them.
 
     Returns:
-        `reason`, `meaning`, `after` and `before` (counts; None where that model was not asked), `of` (how many pairs
-        could fail so), `share`, and `where`: the datasets with most of them.
+        `reason`, `meaning`, `after`, `before` and `champion` (pairs; None where that model was not asked), `of` (how
+        many pairs could fail so), `kind` of those pairs, `share`, and `where`: the datasets with most of them.
     """
-    after, before = (pairs[name].of(datasets) if name in pairs else None for name in (AFTER, BEFORE))
-    if after is None or not len(after):
+    counted = {name: one for name, one in (figures.get("failures") or {}).items() if name in datasets}
+    asked = {model for one in counted.values() for model in one}
+    if AFTER not in asked:
         return []
-    found = reasons_of(after, presence_threshold)
-    earlier = None if before is None else reasons_of(before, presence_threshold)
+    threshold = number((figures.get("decision") or {}).get("presence_threshold"))
+    present, absent = _pairs(figures, counted)
+    known = {reason for one in counted.values() for found in one.values() for reason in found}
     rows = []
-    for place, reason in enumerate(REASONS):
-        failed = found == place
-        of = int((~after.present).sum() if reason == ALARM else after.present.sum())
+    for reason in [*REASONS, *sorted(known - set(REASONS))]:
+        title, meaning = REASONS.get(reason, (reason.replace("_", " ").capitalize(), ""))
+        by_dataset = {name: int((one.get(AFTER) or {}).get(reason) or 0) for name, one in counted.items()}
+        most = sorted(((-count, name) for name, count in by_dataset.items() if count))
+        of = absent if reason == ALARM else present
         if not of:
             continue
-        by_dataset = Counter(after.dataset[failed].tolist())
-        most = sorted(by_dataset.items(), key=lambda item: (-item[1], item[0]))
+        total = sum(by_dataset.values())
         rows.append(
             {
-                "reason": reason,
-                "meaning": MEANINGS[reason].format(threshold=f"{presence_threshold:g}"),
-                "after": int(failed.sum()),
-                "before": None if earlier is None else int((earlier == place).sum()),
+                "reason": title,
+                "meaning": meaning.format(threshold="" if threshold is None else f" of {threshold:g}"),
+                "after": total,
+                **{model: _count(counted, model, reason) if model in asked else None for model in (BEFORE, CHAMPION)},
                 "of": of,
                 "kind": "absent" if reason == ALARM else "present",
-                "share": float(failed.sum()) / of,
-                "where": [{"name": name, "count": number} for name, number in most[:_MOST_NAMED]],
+                "share": total / of,
+                "where": [{"name": name, "count": -count} for count, name in most[:_MOST_NAMED]],
                 "others": max(0, len(most) - _MOST_NAMED),
             }
         )
     return rows
+
+
+def _count(counted: dict[str, Any], model: str, reason: str) -> int:
+    return sum(int((one.get(model) or {}).get(reason) or 0) for one in counted.values())
+
+
+def _pairs(figures: dict[str, Any], datasets: Collection[str]) -> tuple[int, int]:
+    """Present and absent pairs of some datasets."""
+    entries = [(figures.get("datasets") or {}).get(name) or {} for name in datasets]
+    present = sum(int(one.get("pairs") or 0) for entry in entries for one in (entry.get("concepts") or {}).values())
+    return present, sum(int(entry.get("absent_pairs") or 0) for entry in entries)

@@ -12,15 +12,23 @@ from infra.storage import read_json, write_text
 from registry.charts import shares, training_curve
 from registry.gate import GateReport
 from registry.report.differences import forests
-from registry.report.extras import instance_table, presence_table, surface_table
+from registry.report.evaluation import Intervals, interval_of
+from registry.report.extras import (
+    instance_table,
+    presence_table,
+    surface_table,
+    synonym_table,
+    union_table,
+    unmeasured_volumes,
+)
 from registry.report.failures import failure_rows
 from registry.report.gallery import gallery
 from registry.report.pairs import read_pairs
 from registry.report.presence import reliability
 from registry.report.provenance import gate_rows, licence_rows, lineage_rows
 from registry.report.sizes import size_rows
-from registry.report.tables import concept_rows, dataset_rows, interval_of, source_reasons
-from registry.report.words import FILTERS, number
+from registry.report.tables import concept_rows, dataset_rows, modality_rows, source_reasons, unmeasured_concepts
+from registry.report.words import FILTERS
 from registry.tracking import read_history
 
 TEMPLATE = "report.html"
@@ -68,27 +76,33 @@ def write_report(
 def measured(evaluation: Path, figures: dict[str, Any], datasets: list[dict[str, Any]]) -> dict[str, Any]:
     """What the page says of an evaluation folder, those trained on and external sets apart."""
     rows = dataset_rows(figures, datasets)
-    summary = figures.get("summary") or {}
+    summary, presence = figures.get("summary") or {}, figures.get("presence") or {}
     inside = {row["name"] for row in rows if not row["external"]}
     external = {row["name"] for row in rows if row["external"]}
-    pairs = read_pairs(evaluation)
-    threshold = number((figures.get("decision") or {}).get("presence_threshold")) or 0.0
+    pairs, intervals = read_pairs(evaluation), Intervals(figures)
     return {
         "summary": summary,
-        "summary_interval": interval_of(summary, "dice_text_after"),
+        "summary_interval": intervals.of("all", "", external=False),
         "external_summary": summary.get("external"),
-        "external_interval": interval_of(summary.get("external") or {}, "dice_text_after"),
+        "external_interval": intervals.of("all", "", external=True),
+        "false_alarms": presence.get("false_alarm_rate"),
+        "false_alarms_interval": interval_of(presence, "false_alarm_rate"),
         "split": figures.get("split", "test"),
         "datasets": rows,
+        "modalities": modality_rows(figures),
         "sources": source_reasons(rows),
         "concepts": concept_rows(figures, datasets),
+        "unmeasured": unmeasured_concepts(figures),
         "forests": forests(figures.get("paired")),
         "sizes": _apart(inside, external, lambda names: size_rows(pairs, names)),
-        "failures": _apart(inside, external, lambda names: failure_rows(pairs, names, threshold)),
+        "failures": _apart(inside, external, lambda names: failure_rows(figures, names)),
         "reliability": reliability(pairs, inside),
-        "presence": presence_table(figures, rows),
-        "surfaces": surface_table(figures, rows),
-        "instances": instance_table(figures, rows),
+        "presence": presence_table(figures, external),
+        "surfaces": surface_table(figures),
+        "unmeasured_volumes": unmeasured_volumes(figures),
+        "instances": instance_table(figures),
+        "unions": union_table(figures),
+        "synonyms": synonym_table(figures),
         "gallery": gallery(evaluation, external),
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-BEFORE, AFTER = "before", "after"
+from registry.report.evaluation import AFTER, BEFORE
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,10 @@ class Pairs:
     """Columns of equal length, one entry a pair: text prompts of one model."""
 
     dataset: NDArray[Any]
-    concept: NDArray[Any]
     present: NDArray[np.bool_]
     presence: NDArray[np.float64]
     dice: NDArray[np.float64]
-    iou: NDArray[np.float64]
     truth_px: NDArray[np.int64]
-    predicted_px: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.dataset)

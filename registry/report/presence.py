@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from registry.report.pairs import AFTER, Pairs
+from registry.report.evaluation import AFTER
+from registry.report.pairs import Pairs
 
 BINS = 10
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from registry.report.pairs import AFTER, BEFORE, Pairs
+from registry.report.evaluation import AFTER, BEFORE
+from registry.report.pairs import Pairs
 
 EDGES_PX = (100, 1_000, 10_000, 100_000)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from registry.report.words import interval, number
+from registry.report.evaluation import Intervals, interval_of
+from registry.report.words import number
 
-FIGURES = ("dice_text_before", "dice_text_after", "dice_box_after", "iou_text_after")
+FIGURES = ("dice_text_before", "dice_text_after", "dice_text_champion", "dice_box_after", "iou_text_after")
 
 
 def dataset_rows(figures: dict[str, Any], datasets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row per dataset of the evaluation or of the data version, by name."""
+    intervals = Intervals(figures)
     measured, cards = figures.get("datasets") or {}, {one["dataset"]: one for one in datasets}
     rows = []
     for name in sorted({*measured, *cards}, key=str.lower):
@@ -30,6 +33,8 @@ def dataset_rows(figures: dict[str, Any], datasets: Sequence[dict[str, Any]]) ->
             **_figures(entry),
         }
         row["why"] = _why_nothing(entry, row["dice_text_after"])
+        for figure, prompt in (("interval", "text"), ("box_interval", "box")):
+            row[figure] = row[figure] or intervals.of("dataset", name, external=row["external"], prompt=prompt)
         rows.append(row)
     return rows
 
@@ -44,29 +49,71 @@ def source_reasons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def concept_rows(figures: dict[str, Any], datasets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row per dataset and concept, the datasets by name, their concepts by name."""
+    """A row per dataset and concept that has a test case, the datasets by name, their concepts by name.
+
+    `interval` stands where the evaluation has one of this concept in this dataset, or where no other dataset has it.
+    """
     external = {row["name"] for row in dataset_rows(figures, datasets) if row["external"]}
+    intervals, measured = Intervals(figures), figures.get("datasets") or {}
+    homes = Counter(
+        (concept, dataset in external)
+        for dataset, entry in measured.items()
+        for concept, values in (entry.get("concepts") or {}).items()
+        if values.get("pairs")
+    )
     rows = []
-    for dataset, entry in sorted((figures.get("datasets") or {}).items(), key=lambda item: item[0].lower()):
-        for concept, values in sorted((entry.get("concepts") or {}).items()):
-            row = {
-                "dataset": dataset,
-                "concept": concept,
-                "external": dataset in external,
-                "pairs": values.get("pairs"),
-                **_figures(values),
-            }
-            row["why"] = "no test cases" if row["dice_text_after"] is None else ""
-            rows.append(row)
+    for dataset, concept, values in _concepts(measured):
+        row = {
+            "dataset": dataset,
+            "concept": concept,
+            "external": dataset in external,
+            "pairs": values.get("pairs"),
+            **_figures(values),
+        }
+        if row["dice_text_after"] is None:
+            continue
+        if homes[concept, row["external"]] == 1:
+            row["interval"] = row["interval"] or intervals.of("concept", concept, external=row["external"])
+        rows.append(row)
     return rows
 
 
-def interval_of(entry: dict[str, Any], figure: str) -> tuple[float, float] | None:
-    """The interval that stands beside a mean; None where there is none.
+def unmeasured_concepts(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """Concepts without a test case: `{"dataset", "concepts"}`."""
+    found: dict[str, list[str]] = {}
+    for dataset, concept, values in _concepts(figures.get("datasets") or {}):
+        if number(values.get("dice_text_after")) is None:
+            found.setdefault(dataset, []).append(concept)
+    return [{"dataset": dataset, "concepts": concepts} for dataset, concepts in found.items()]
 
-    `intervals` of evaluation.json's entries holds them by figure.
-    """
-    return interval((entry.get("intervals") or {}).get(figure))
+
+def modality_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row per modality of the datasets trained on, then of external sets, from `aggregates`."""
+    intervals = Intervals(figures)
+    rows = []
+    for external in (False, True):
+        for name in intervals.names("modality", external=external):
+            after = intervals.entry("modality", name, external=external)
+            before = intervals.entry("modality", name, external=external, model="before")
+            if number(after.get("value")) is not None:
+                rows.append(
+                    {
+                        "name": name,
+                        "external": external,
+                        "groups": after.get("groups"),
+                        "pairs": after.get("pairs"),
+                        "before": number(before.get("value")),
+                        "after": number(after.get("value")),
+                        "interval": intervals.of("modality", name, external=external),
+                    }
+                )
+    return rows
+
+
+def _concepts(measured: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for dataset, entry in sorted(measured.items(), key=lambda item: item[0].lower()):
+        for concept, values in sorted((entry.get("concepts") or {}).items()):
+            yield dataset, concept, values
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 DASH = "–"
+_LONGEST_RUN = 24
 
 
 def number(value: Any) -> float | None:
@@ -27,19 +29,21 @@ def interval(value: Any) -> tuple[float, float] | None:
 def figure(value: Any, digits: int = 2) -> str:
     """A figure with two digits."""
     found = number(value)
-    return DASH if found is None else f"{found:.{digits}f}".replace("-", "−")
+    return DASH if found is None else f"{round(found, digits) or 0:.{digits}f}".replace("-", "−")
 
 
 def signed(value: Any, digits: int = 2) -> str:
     """A difference with its sign."""
     found = number(value)
-    return DASH if found is None else f"{found:+.{digits}f}".replace("-", "−")
+    if found is None:
+        return DASH
+    return f"{found:+.{digits}f}".replace("-", "−") if round(found, digits) else f"{0:.{digits}f}"
 
 
-def between(value: Any) -> str:
+def between(value: Any, how: str = "figure") -> str:
     """An interval as "0.41 to 0.58"; nothing where there is none."""
     found = interval(value)
-    return "" if found is None else f"{figure(found[0])} to {figure(found[1])}"
+    return "" if found is None else f"{as_shown(found[0], how)} to {as_shown(found[1], how)}"
 
 
 def percent(value: Any) -> str:
@@ -50,10 +54,31 @@ def percent(value: Any) -> str:
     return f"{100 * found:.0f} %" if found == 0 or found >= 0.0995 else f"{100 * found:.1f} %"
 
 
+def millimetres(value: Any) -> str:
+    """A distance in millimetres with one digit."""
+    return figure(value, 1)
+
+
+def as_shown(value: Any, how: str) -> str:
+    """A value by the name of the filter that shows it."""
+    return FILTERS[how](value)
+
+
 def count(value: Any) -> str:
     """A whole number with commas."""
     found = number(value)
     return DASH if found is None else f"{found:,.0f}"
+
+
+def breakable(name: Any) -> str:
+    """A name as markup that may break after `_`, `-`, `/` and `.`, and in a long run without any of them.
+
+    The text stays the same, so that it can be searched and copied.
+    """
+    from markupsafe import Markup, escape
+
+    parts = re.findall(rf"[^_\-/.]{{1,{_LONGEST_RUN}}}[_\-/.]*|[_\-/.]+", str(name), flags=re.DOTALL)
+    return Markup("<wbr>").join(escape(part) for part in parts)
 
 
 def plain(value: Any) -> str:
@@ -77,7 +102,10 @@ def duration(seconds: float) -> str:
 FILTERS: dict[str, Callable[..., str]] = {
     "figure": figure,
     "signed": signed,
+    "millimetres": millimetres,
+    "as_shown": as_shown,
     "between": between,
+    "breakable": breakable,
     "percent": percent,
     "count": count,
     "duration": duration,

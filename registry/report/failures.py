@@ -1,4 +1,4 @@
-"""Failures by reason: what training counted, with what each reason means in the words of `docs/evaluation.md`."""
+"""Failures by reason: what the evaluation counted, and what each reason means (`training.scoring.failure`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from registry.report.words import number
 
 ALARM = "false_alarm"
 REASONS = {
-    "missed": ("Missed", "It is there, and the model says that it is absent: its presence is below the threshold{threshold}."),
-    "elsewhere": ("Wrong place", "It is there, and the outline does not touch it at all: IoU 0."),
-    "too_large": ("Over-segmented", "The outline touches it, with a poor Dice, and is much larger than the truth."),
-    "too_small": ("Under-segmented", "The outline touches it, with a poor Dice, and is much smaller than the truth."),
-    "imprecise": ("Imprecise", "A poor Dice at about the right size: the outline is shifted or has the wrong shape."),
+    "missed": (
+        "Missed",
+        "It is there and nothing is outlined: its presence is below the threshold{threshold}, so that the model says it "
+        "is absent, or no pixel is sure enough.",
+    ),
+    "elsewhere": ("Wrong place", "It is there, something is outlined, and the two share no pixel: IoU 0."),
+    "too_large": ("Over-segmented", "Dice below 0.5, and more than twice the truth's pixels are outlined."),
+    "too_small": ("Under-segmented", "Dice below 0.5, and less than half of the truth's pixels are outlined."),
+    "imprecise": ("Imprecise", "Dice below 0.5 at about the right size: the outline is shifted or has the wrong shape."),
     ALARM: ("False alarm", "The image was searched, it is not there, and something is outlined all the same."),
 }
 _MOST_NAMED = 3

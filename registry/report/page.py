@@ -25,7 +25,7 @@ from registry.report.failures import failure_rows
 from registry.report.gallery import gallery
 from registry.report.pairs import read_pairs
 from registry.report.presence import reliability
-from registry.report.provenance import gate_rows, licence_rows, lineage_rows
+from registry.report.provenance import gate_parts, licence_rows, lineage_rows
 from registry.report.sizes import size_rows
 from registry.report.tables import concept_rows, dataset_rows, modality_rows, source_reasons, unmeasured_concepts
 from registry.report.words import FILTERS
@@ -63,7 +63,7 @@ def write_report(
             curve=training_curve(read_history(candidate / "history.jsonl")),
             phases=shares(phases),
             seconds=sum(phases.values()),
-            gate=gate_rows(gate),
+            gate=gate_parts(gate),
             verdict=gate.verdict if gate else None,
             model=model or {},
             lineage=lineage_rows(figures, read_json(candidate / "train.json"), datasets, model or {}),

@@ -15,7 +15,14 @@ _RULE_TITLES = {
     "max_score_absent": "Score on absent concepts",
     "max_loss_per_dataset": "Loss against the champion",
     "current_data_version": "Data version is current",
+    "max_false_alarm_rate": "False alarms on absent concepts",
+    "no_significant_loss": "No significant loss against the champion",
+    "min_dice": "Least Dice",
+    "leakage_clean": "Leakage report is clean",
+    "licence": "Licence allows it",
 }
+
+_MOST_RULES = 15
 
 
 def gate_rows(gate: GateReport | None) -> list[dict[str, Any]]:
@@ -34,6 +41,15 @@ def gate_rows(gate: GateReport | None) -> list[dict[str, Any]]:
         for rule in gate.rules
     ]
     return sorted(rows, key=lambda row: bool(row["ok"]))
+
+
+def gate_parts(gate: GateReport | None) -> dict[str, list[dict[str, Any]]]:
+    """The rules to show first, what blocks and what is of the whole model, and the `rest`, where there are many."""
+    rows = gate_rows(gate)
+    if len(rows) <= _MOST_RULES:
+        return {"shown": rows, "rest": []}
+    shown = [row for row in rows if not row["ok"] or not row["subject"]]
+    return {"shown": shown, "rest": [row for row in rows if row["ok"] and row["subject"]]}
 
 
 def lineage_rows(

@@ -68,7 +68,9 @@ def axis_of(values: Sequence[float], about: int = 5) -> Axis:
     return Axis(
         low,
         high,
-        tuple(Tick(100 * (tick - low) / (high - low), f"{tick:+g}".replace("-", "−") if tick else "0") for tick in ticks),
+        tuple(
+            Tick(100 * (tick - low) / (high - low), f"{tick:+g}".replace("-", "−") if tick else "0") for tick in ticks
+        ),
     )
 
 

@@ -64,10 +64,15 @@ class Browser:
             """
             const edge = document.documentElement.clientWidth + 0.5;
             const named = (one) => `${one.tagName}.${one.className}: ${one.textContent.trim().slice(0, 40)}`;
-            const hidden = (one) => one.closest(".sr, thead") && getComputedStyle(one.closest(".sr, thead")).position === "absolute";
+            const style = (one) => one ? getComputedStyle(one) : {};
+            const hidden = (one) => style(one.closest(".sr, thead")).position === "absolute";
             const all = [...document.body.querySelectorAll("*")].filter((one) => !hidden(one));
-            const beyond = all.filter((one) => { const box = one.getBoundingClientRect(); return box.width > 1 && (box.right > edge || box.left < -0.5); });
-            const clipped = all.filter((one) => one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).overflowX !== "visible");
+            const beyond = all.filter((one) => {
+              const box = one.getBoundingClientRect();
+              return box.width > 1 && (box.right > edge || box.left < -0.5);
+            });
+            const wider = all.filter((one) => one.scrollWidth > one.clientWidth + 1);
+            const clipped = wider.filter((one) => style(one).overflowX !== "visible");
             const page = document.documentElement.scrollWidth > edge ? ["the page"] : [];
             return [...page, ...[...beyond, ...clipped].map(named)].slice(0, 10);
             """

@@ -62,7 +62,9 @@ def _forest(against: str, metric: str, entries: Sequence[dict[str, Any]]) -> dic
         for external in (False, True):
             own = [one for one in entries if one.get("level") == level and bool(one.get("external")) is external]
             if own:
-                rows = sorted((_row(one, axis, lower) for one in own), key=lambda row: (-row["difference"], row["name"]))
+                rows = sorted(
+                    (_row(one, axis, lower) for one in own), key=lambda row: (-row["difference"], row["name"])
+                )
                 groups.append(
                     {
                         "level": level,
@@ -102,4 +104,3 @@ def _row(entry: dict[str, Any], axis: Axis, lower_is_better: bool) -> dict[str, 
         "low": None if between is None else axis.at(between[0]),
         "high": None if between is None else axis.at(between[1]),
     }
-

@@ -15,7 +15,14 @@ class Intervals:
 
     def __init__(self, figures: dict[str, Any]) -> None:
         self._found = {
-            _key(one["level"], one.get("name"), one.get("external"), one.get("metric"), one.get("prompt"), one.get("model")): one
+            _key(
+                one["level"],
+                one.get("name"),
+                one.get("external"),
+                one.get("metric"),
+                one.get("prompt"),
+                one.get("model"),
+            ): one
             for one in figures.get("aggregates") or []
         }
 

@@ -76,6 +76,7 @@ def surface_table(figures: dict[str, Any]) -> Table | None:
             (name, _MODELS[model], bool(entry.get("external")), {"tolerance_mm": entry.get("tolerance_mm"), **found})
             for name, entry in sorted((figures.get("surface") or {}).items())
             for model, found in _models(entry.get("models"))
+            if found
         ],
         SURFACES,
     )
@@ -84,7 +85,7 @@ def surface_table(figures: dict[str, Any]) -> Table | None:
 def unmeasured_volumes(figures: dict[str, Any]) -> list[str]:
     """Why volumes have no surface distance, as sentences."""
     return [
-        f"{name}: {count:,} of {int(entry.get('volumes') or 0) + sum(entry['not_measured'].values()):,} volumes – {reason}"
+        f"{name}: {count:,} volume{'' if count == 1 else 's'} – {reason}"
         for name, entry in sorted((figures.get("surface") or {}).items())
         for reason, count in sorted((entry.get("not_measured") or {}).items())
     ]

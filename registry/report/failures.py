@@ -12,13 +12,16 @@ ALARM = "false_alarm"
 REASONS = {
     "missed": (
         "Missed",
-        "It is there and nothing is outlined: its presence is below the threshold{threshold}, so that the model says it "
-        "is absent, or no pixel is sure enough.",
+        "It is there and nothing is outlined: its presence is below the threshold{threshold}, so that the model says "
+        "it is absent, or no pixel is sure enough.",
     ),
     "elsewhere": ("Wrong place", "It is there, something is outlined, and the two share no pixel: IoU 0."),
     "too_large": ("Over-segmented", "Dice below 0.5, and more than twice the truth's pixels are outlined."),
     "too_small": ("Under-segmented", "Dice below 0.5, and less than half of the truth's pixels are outlined."),
-    "imprecise": ("Imprecise", "Dice below 0.5 at about the right size: the outline is shifted or has the wrong shape."),
+    "imprecise": (
+        "Imprecise",
+        "Dice below 0.5 at about the right size: the outline is shifted or has the wrong shape.",
+    ),
     ALARM: ("False alarm", "The image was searched, it is not there, and something is outlined all the same."),
 }
 _MOST_NAMED = 3

@@ -147,8 +147,8 @@ def _overlays(folder: Path, pictures: int) -> list[dict[str, Any]]:
         Image.fromarray(samples.overlay(number)).save(folder / file)
         shown_as = ("worst", "median", "best", "dataset")[min(3, number // 20)]
         concept = HOSTILE if number == 0 else "polyp"
-        entries.append({"file": file, "dataset": "DSB2018" if number % 9 == 0 else "Kvasir-SEG", "modality": "endoscopy",
-                        "sample_id": f"Kvasir-SEG/{number}", "concept": concept, "dice_before": 0.1,
+        dataset = "DSB2018" if number % 9 == 0 else "Kvasir-SEG"
+        entries.append({"file": file, "dataset": dataset, "modality": "endoscopy", "sample_id": f"Kvasir-SEG/{number}", "concept": concept, "dice_before": 0.1,
                         "dice_after": number / 60, "shown_as": shown_as})  # fmt: skip
     return entries
 
@@ -173,13 +173,14 @@ def _levels(figures: dict[str, Any]) -> list[tuple[tuple[str, str, bool], float,
 
 def _aggregate(level: str, name: str, external: bool, model: str, metric: str, value: float) -> dict[str, Any]:
     return {"level": level, "name": name, "external": external, "model": model, "prompt": "text", "metric": metric,
-            "value": value, "interval": [max(0.0, value - 0.06), min(1.0, value + 0.06)], "groups": 8, "pairs": 40}  # fmt: skip
+            "value": value, "interval": [max(0.0, value - 0.06), min(1.0, value + 0.06)], "groups": 8,
+            "pairs": 40}  # fmt: skip
 
 
 def _paired(against: str, level: str, name: str, external: bool, before: float, after: float) -> dict[str, Any]:
     difference = after - before
-    return {"against": against, "level": level, "name": name, "external": external, "metric": "dice_text", "before": before,
-            "after": after, "difference": difference, "groups": 1 if name == "polyp" else 8, "pairs": 40,
+    return {"against": against, "level": level, "name": name, "external": external, "metric": "dice_text",
+            "before": before, "after": after, "difference": difference, "groups": 1 if name == "polyp" else 8, "pairs": 40,
             "interval": None if name == "polyp" else [difference - 0.09, difference + 0.09]}  # fmt: skip
 
 
@@ -191,7 +192,8 @@ def _presence(auroc: float = 0.9) -> dict[str, Any]:
 
 def _surface(nsd: float, hd95_mm: float) -> dict[str, Any]:
     return {"dice": nsd, "dice_interval": [nsd - 0.1, nsd + 0.1], "nsd": nsd, "nsd_interval": [nsd - 0.1, nsd + 0.1],
-            "hd95_mm": hd95_mm, "hd95_mm_interval": [hd95_mm / 2, hd95_mm * 2], "missed": 1, "pairs": 6, "groups": 3}  # fmt: skip
+            "hd95_mm": hd95_mm, "hd95_mm_interval": [hd95_mm / 2, hd95_mm * 2], "missed": 1, "pairs": 6,
+            "groups": 3}  # fmt: skip
 
 
 def _instances() -> dict[str, Any]:

@@ -60,7 +60,9 @@ def header(chrome: Browser, table: str, title: str) -> Any:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["phone", "desktop"])
-def test_it_opens_from_disk_asks_for_nothing_and_complains_of_nothing(page: Path, chrome: Browser, size: tuple[int, int]):
+def test_it_opens_from_disk_asks_for_nothing_and_complains_of_nothing(
+    page: Path, chrome: Browser, size: tuple[int, int]
+):
     chrome.open(page, size)
     assert chrome.script("return document.readyState") == "complete"
     assert chrome.driver.title == "demo version 3 · Segfoundry report"
@@ -118,7 +120,9 @@ def test_on_a_phone_a_choice_sorts(page: Path, chrome: Browser):
     from selenium.webdriver.support.ui import Select
 
     chrome.open(page, PHONE)
-    label = chrome.script("return document.querySelector('table[aria-label=\"Concepts\"]').parentElement.previousElementSibling")
+    label = chrome.script(
+        "return document.querySelector('table[aria-label=\"Concepts\"]').parentElement.previousElementSibling"
+    )
     assert label.is_displayed()
     Select(label.find_element("tag name", "select")).select_by_visible_text("Dice after ↓")
     numbers = [float(one) for one in column(chrome, "Concepts", "Dice after")]
@@ -132,7 +136,9 @@ def test_names_from_outside_run_nothing_and_are_read_as_they_are(page: Path, chr
     assert chrome.script("return window.taken === undefined && document.scripts.length === 1")
     assert report_samples.HOSTILE in chrome.script("return document.body.textContent")
     # and were a name ever to slip through, the page's own policy refuses what is not its one script
-    chrome.script("const s = document.createElement('script'); s.textContent = 'window.taken = 2'; document.body.append(s)")
+    chrome.script(
+        "const s = document.createElement('script'); s.textContent = 'window.taken = 2'; document.body.append(s)"
+    )
     assert chrome.script("return window.taken === undefined")
 
 
@@ -146,7 +152,7 @@ def test_without_script_the_page_says_the_same(page: Path, chrome: Browser):
         html = chrome.driver.execute_cdp_cmd("DOM.getOuterHTML", {"nodeId": found["root"]["nodeId"]})["outerHTML"]
     finally:
         chrome.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-    body = html[html.index("<body") : html.index("<script>\"use strict\"")]
+    body = html[html.index("<body") : html.index('<script>"use strict"')]
     assert "<button" not in body
     assert "<select" not in body
     assert html.count("<td") + html.count("<th ") == len(rows)
@@ -159,7 +165,8 @@ def test_it_prints_with_what_was_folded_and_within_the_paper(page: Path, chrome:
         chrome.script("dispatchEvent(new Event('beforeprint'))")
         assert chrome.too_wide() == []
         assert chrome.script("return document.querySelectorAll('details:not([open])').length") == 0
-        assert chrome.script("return [...document.querySelectorAll('table.cards thead')].every((one) => getComputedStyle(one).position === 'static')")
+        heads = "[...document.querySelectorAll('table.cards thead')]"
+        assert chrome.script(f"return {heads}.every((one) => getComputedStyle(one).position === 'static')")
         chrome.script("dispatchEvent(new Event('afterprint'))")
         assert chrome.script("return document.querySelectorAll('details:not([open])').length") > 0
     finally:
@@ -170,8 +177,12 @@ def test_the_marks_of_the_forest_stand_where_their_numbers_say(page: Path, chrom
     chrome.open(page)
     rows = chrome.script(
         """
-        return [...document.querySelectorAll('.forest .frow:not(.fhead)')].filter((one) => one.offsetParent).map((row) => {
-          const middle = (part) => { const box = row.querySelector(part)?.getBoundingClientRect(); return box && [box.left, box.right]; };
+        const rows = [...document.querySelectorAll('.forest .frow:not(.fhead)')].filter((one) => one.offsetParent);
+        return rows.map((row) => {
+          const middle = (part) => {
+            const box = row.querySelector(part)?.getBoundingClientRect();
+            return box && [box.left, box.right];
+          };
           return {value: row.querySelector('.n b').textContent, word: row.querySelector('.fword').textContent,
                   zero: middle('.zero'), mark: middle('.mark'), whisker: middle('.whisker') ?? null};
         });

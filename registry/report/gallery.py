@@ -18,13 +18,13 @@ PARTS = {
     "worst": ("Worst", "Where it fails: the lowest Dice of all."),
     "median": ("Median", "What to expect: the middle of the ranking."),
     "best": ("Best", "Where it does best: the highest Dice of all."),
-    "dataset": ("Dataset by dataset", "The best, the median and the worst of each dataset that are not above."),
+    "dataset": ("Dataset by dataset", "Best, median and worst of each dataset, where they are not above."),
     "": ("Examples", "Good and bad ones alike."),
 }
 
 
 def gallery(evaluation: Path, external: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The overlay pictures by part (`shown_as` of overlays.json), each a data URI.
+    """The overlay pictures by part, each a data URI; one that is `shown_as` several is in the first of `PARTS`.
 
     All pictures are shown, smaller where they would make the page larger than `MOST_BYTES`.
     """
@@ -38,8 +38,8 @@ def gallery(evaluation: Path, external: Collection[str] = ()) -> list[dict[str, 
             "dice_before": number(entry.get("dice_before")),
             "dice_after": number(entry.get("dice_after")),
         }
-        part = entry.get("shown_as", "")
-        groups.setdefault(part if part in PARTS else "", []).append(shown)
+        parts = [part for part in PARTS if part in entry.get("shown_as", [])]
+        groups.setdefault(parts[0] if parts else "", []).append(shown)
     return [
         {"part": part, "title": title, "note": note, "first": groups[part][:FIRST], "rest": groups[part][FIRST:]}
         for part, (title, note) in PARTS.items()

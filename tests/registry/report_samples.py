@@ -148,8 +148,9 @@ def _overlays(folder: Path, pictures: int) -> list[dict[str, Any]]:
         shown_as = ("worst", "median", "best", "dataset")[min(3, number // 20)]
         concept = HOSTILE if number == 0 else "polyp"
         dataset = "DSB2018" if number % 9 == 0 else "Kvasir-SEG"
-        entries.append({"file": file, "dataset": dataset, "modality": "endoscopy", "sample_id": f"Kvasir-SEG/{number}", "concept": concept, "dice_before": 0.1,
-                        "dice_after": number / 60, "shown_as": shown_as})  # fmt: skip
+        entries.append({"file": file, "dataset": dataset, "modality": "endoscopy", "concept": concept,
+                        "sample_id": f"{dataset}/{number}", "dice_before": 0.1, "dice_after": number / 60,
+                        "shown_as": [shown_as]})  # fmt: skip
     return entries
 
 
@@ -180,7 +181,8 @@ def _aggregate(level: str, name: str, external: bool, model: str, metric: str, v
 def _paired(against: str, level: str, name: str, external: bool, before: float, after: float) -> dict[str, Any]:
     difference = after - before
     return {"against": against, "level": level, "name": name, "external": external, "metric": "dice_text",
-            "before": before, "after": after, "difference": difference, "groups": 1 if name == "polyp" else 8, "pairs": 40,
+            "before": before, "after": after, "difference": difference, "pairs": 40,
+            "groups": 1 if name == "polyp" else 8,
             "interval": None if name == "polyp" else [difference - 0.09, difference + 0.09]}  # fmt: skip
 
 

@@ -45,7 +45,9 @@ def title_of(metric: str) -> str:
 
 
 def verdict(difference: float, between: tuple[float, float] | None, *, lower_is_better: bool = False) -> str:
-    """ "better" or "worse" where the whole interval is on one side of 0, "unclear" otherwise."""
+    """ "better" or "worse" where the whole interval is on one side of 0, "equal" where it is 0, else "unclear"."""
+    if between == (0.0, 0.0):
+        return "equal"
     if between is None or between[0] <= 0 <= between[1]:
         return "unclear"
     return "better" if (difference > 0) is not lower_is_better else "worse"
@@ -63,7 +65,7 @@ def _forest(against: str, metric: str, entries: Sequence[dict[str, Any]]) -> dic
             own = [one for one in entries if one.get("level") == level and bool(one.get("external")) is external]
             if own:
                 rows = sorted(
-                    (_row(one, axis, lower) for one in own), key=lambda row: (-row["difference"], row["name"])
+                    (_row(one, axis, lower) for one in own), key=lambda row: (-row["difference"], row["name"].lower())
                 )
                 groups.append(
                     {

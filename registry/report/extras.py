@@ -54,6 +54,7 @@ UNIONS: tuple[Column, ...] = (
     ("dice_top1", "Dice, top-1 instance", "figure"),
 )
 Table = dict[str, Any]
+_RATES = ("auroc", "false_alarm_rate", "ece")
 
 
 def presence_table(figures: dict[str, Any], external: Iterable[str]) -> Table | None:
@@ -64,9 +65,10 @@ def presence_table(figures: dict[str, Any], external: Iterable[str]) -> Table | 
         for model, entry in _models(found.get("models") or {AFTER: found})
     ]
     lines += [("All external sets", _MODELS[model], True, entry) for model, entry in _models(found.get("external"))]
-    for name, entries in sorted((found.get("datasets") or {}).items()):
-        lines.append((name, _MODELS[AFTER], name in outside, (entries or {}).get(AFTER) or {}))
-    return _table(lines, PRESENCE)
+    for name, entries in _by_name(found.get("datasets")):
+        lines.append((name, "", name in outside, (entries or {}).get(AFTER) or {}))
+    # counts alone say nothing: where nothing absent was asked there is no rate, no rank and no calibration
+    return _table([line for line in lines if any(number(line[3].get(key)) is not None for key in _RATES)], PRESENCE)
 
 
 def surface_table(figures: dict[str, Any]) -> Table | None:
@@ -74,7 +76,7 @@ def surface_table(figures: dict[str, Any]) -> Table | None:
     return _table(
         [
             (name, _MODELS[model], bool(entry.get("external")), {"tolerance_mm": entry.get("tolerance_mm"), **found})
-            for name, entry in sorted((figures.get("surface") or {}).items())
+            for name, entry in _by_name(figures.get("surface"))
             for model, found in _models(entry.get("models"))
             if found
         ],
@@ -86,8 +88,8 @@ def unmeasured_volumes(figures: dict[str, Any]) -> list[str]:
     """Why volumes have no surface distance, as sentences."""
     return [
         f"{name}: {count:,} volume{'' if count == 1 else 's'} – {reason}"
-        for name, entry in sorted((figures.get("surface") or {}).items())
-        for reason, count in sorted((entry.get("not_measured") or {}).items())
+        for name, entry in _by_name(figures.get("surface"))
+        for reason, count in _by_name(entry.get("not_measured"))
     ]
 
 
@@ -96,8 +98,8 @@ def instance_table(figures: dict[str, Any]) -> Table | None:
     return _table(
         [
             (concept, name, bool(entry.get("external")), (found or {}).get(AFTER) or {})
-            for name, entry in sorted((figures.get("instances") or {}).items())
-            for concept, found in sorted((entry.get("concepts") or {}).items())
+            for name, entry in _by_name(figures.get("instances"))
+            for concept, found in _by_name(entry.get("concepts"))
         ],
         INSTANCES,
     )
@@ -127,8 +129,12 @@ def synonym_table(figures: dict[str, Any]) -> Table | None:
         (title, "", key == "external", found.get(key) or {})
         for key, title in (("all", "All datasets"), ("external", "All external sets"))
     ]
-    lines += [(name, "", False, entry or {}) for name, entry in sorted((found.get("datasets") or {}).items())]
+    lines += [(name, "", False, entry or {}) for name, entry in _by_name(found.get("datasets"))]
     return _table(lines, SYNONYMS)
+
+
+def _by_name(entries: dict[str, Any] | None) -> list[tuple[str, Any]]:
+    return sorted((entries or {}).items(), key=lambda item: item[0].lower())
 
 
 def _models(entries: dict[str, Any] | None) -> Iterator[tuple[str, dict[str, Any]]]:

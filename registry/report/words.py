@@ -51,7 +51,8 @@ def percent(value: Any) -> str:
     found = number(value)
     if found is None:
         return DASH
-    return f"{100 * found:.0f} %" if found == 0 or found >= 0.0995 else f"{100 * found:.1f} %"
+    digits = 0 if found == 0 or found >= 0.0995 else 1
+    return f"{100 * found:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def millimetres(value: Any) -> str:

@@ -69,6 +69,9 @@ def test_an_evaluation_of_the_first_schema_has_no_plot_and_no_empty_section(tmp_
         (0.1, (-0.01, 0.21), False, "unclear"),
         (0.1, (0.0, 0.2), False, "unclear"),
         (0.1, None, False, "unclear"),
+        (0.0, (0.0, 0.0), False, "equal"),
+        (0.0, (-0.1, 0.1), False, "unclear"),
+        (0.0, None, False, "unclear"),
         (-2.0, (-3.0, -1.0), True, "better"),
         (2.0, (1.0, 3.0), True, "worse"),
     ],
@@ -244,7 +247,8 @@ def test_a_page_with_a_full_gallery_fits_a_mailbox(tmp_path: Path):
 def test_figures_are_said_in_one_way():
     assert figure(None) == figure(float("nan")) == figure(True) == "–"
     assert (figure(-0.125, 2), signed(0.004), signed(-0.004), signed(-0.26)) == ("−0.12", "0.00", "0.00", "−0.26")
-    assert (percent(0), percent(0.004), percent(0.1249), percent(None)) == ("0 %", "0.4 %", "12 %", "–")
+    shares = [percent(value).replace("\N{NO-BREAK SPACE}", " ") for value in (0, 0.004, 0.1249, None)]
+    assert shares == ["0 %", "0.4 %", "12 %", "–"]
     assert between([0.4, 0.2]) == "0.20 to 0.40"
     assert between([0.4, None]) == between(None) == between([float("nan"), 1]) == ""
 

@@ -46,6 +46,34 @@ class Curve:
     last: float
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A horizontal axis from `low` to `high` with its ticks."""
+
+    low: float
+    high: float
+    ticks: tuple[Tick, ...]
+
+    def at(self, value: float) -> float:
+        """Where a value stands, in percent of the axis from the left."""
+        return 100 * (value - self.low) / (self.high - self.low)
+
+
+def axis_of(values: Sequence[float], about: int = 5) -> Axis:
+    """An axis with round ends that holds all values."""
+    ticks = nice_ticks(min(values), max(values), about)
+    if len(ticks) < 2:  # all values are one round number
+        ticks = nice_ticks(ticks[0] - 0.05, ticks[0] + 0.05, about)
+    low, high = ticks[0], ticks[-1]
+    return Axis(
+        low,
+        high,
+        tuple(
+            Tick(100 * (tick - low) / (high - low), f"{tick:+g}".replace("-", "−") if tick else "0") for tick in ticks
+        ),
+    )
+
+
 def training_curve(history: Sequence[dict[str, Any]]) -> Curve | None:
     """The curve of `history.jsonl`: `loss` and every `loss_…`; None where there are not two points."""
     points = [line for line in history if _finite(line.get("loss")) is not None and "step" in line]

@@ -226,6 +226,7 @@ def _write_overlays(
         listed.append(
             {
                 "file": name,
+                "shown_as": row["shown_as"],
                 "dataset": row["dataset"],
                 "modality": row["modality"],
                 "sample_id": row["sample_id"],

@@ -20,7 +20,7 @@ from registry.gate import GateReport, decide
 from registry.ledger import default_actor
 from registry.lineage import Lineage, build_lineage
 from registry.packaging import Example
-from registry.predictor import decode_image
+from registry.predictor import coloured
 from registry.promote import CHAMPION, promote, reconcile, rolled_back
 from registry.report import write_report
 from registry.store import Registered, RegistryStore
@@ -144,7 +144,7 @@ def example(workspace: Workspace) -> Example:
                 for row in batch.filter(pc.equal(batch["split"], "test")).to_pylist():
                     if row["objects"]:
                         shard = pq.read_table(folder / row["shard"], columns=["image"])
-                        image = decode_image(decode(shard["image"][row["row"]].as_py()))
+                        image = coloured(decode(shard["image"][row["row"]].as_py()))
                         return image, sorted({item["concept"] for item in row["objects"]})
     msg = f"{workspace.data}: expected a test sample with an object, found none in any dataset"
     raise DataError(msg)

@@ -13,7 +13,7 @@ import pytest
 
 from infra.storage import write_json
 from registry.packaging import requirements, save_pyfunc
-from registry.predictor import Predictor, encode_png, load_engine
+from registry.predictor import Predictor, encode_png
 
 SCRIPT = """
 import json, sys
@@ -56,10 +56,10 @@ def test_a_sam3_candidate_gives_the_same_masks_in_a_fresh_process_as_here(tmp_pa
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     answer = json.loads(done.stdout.splitlines()[-1])
-    here = Predictor(load_engine(candidate)).predict({"image": image, "prompt": ["polyp", "left ventricle"]})
+    here = Predictor.load(candidate).predict({"image": image, "prompt": ["polyp", "left ventricle"]})
     assert [one["rle"] for one in answer["answers"]] == [one["rle"] for one in here]
     assert [one["score"] for one in answer["answers"]] == pytest.approx([one["score"] for one in here], abs=1e-5)
     assert answer["code"].startswith(str(tmp_path))
     assert answer["heavy"] == []
     written = (tmp_path / "model" / "requirements.txt").read_text().split()
-    assert sorted(written) == sorted(requirements())
+    assert sorted(written) == sorted([*requirements(), "-c", "constraints.txt"])

@@ -4,7 +4,7 @@ A registered model ships this package as code and reaches it by name (`reader` i
 readers, the intensity rules and the inverse are the ones that made the training data. `serving.json` also says by
 which rules each training dataset was read:
 `{"reader", "orientation": "LPS", "datasets": {name: {"modality", "samples", "intensity": {"rule", "limits",
-"windows"}, "axes", "spacing_mm_zyx"}}}`.
+"windows"}, "axes", "spacing_mm_zyx", "frame"}}}`.
 
 Which rule turns intensities into 8 bits is a parameter, `intensity`:
 
@@ -14,7 +14,7 @@ Which rule turns intensities into 8 bits is a parameter, `intensity`:
     window:LOW:HIGH, percentile:LOW:HIGH
 
 CT is what DICOM calls CT, and a volume elsewhere that holds air in Hounsfield units (a value of -500 or less). The
-answer says which rule was used. `like` names a training dataset whose rule, spacing and axis are to be used.
+answer says which rule was used. `like` names a training dataset whose rule, spacing, axis and frame are to be used.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Reader:
         if kind == "volume":
             from preprocessing.readers.nifti_family import read_volume
 
-            return self._volume(read_volume(path, None if options.frame < 0 else options.frame), options)
+            return self._volume(read_volume(path, self._frame(options)), options)
         from preprocessing.readers import raster
 
         pixels = raster.read_image(path).pixels
@@ -191,7 +191,7 @@ class Reader:
             rule = self._chosen(options) or _NAMED["voi"]
             byte, record = rules.to_8bit(shown.pixels, rule, inverted=shown.inverted, voi=shown.voi)
             return Scene(_solid(byte), "yx", byte.shape[:2], record, files=tuple(paths))
-        series = dicom.read_series(paths, None if options.frame < 0 else options.frame)
+        series = dicom.read_series(paths, self._frame(options))
         is_ct = str(series.header.get("Modality") or "") == "CT"
         return self._volume(
             series.image, options, is_ct=is_ct, inverted=series.inverted, voi=series.voi, files=tuple(paths)
@@ -284,6 +284,13 @@ class Reader:
             msg = f"axis: expected auto, z, y or x, found {options.axis!r}"
             raise UsageError(msg)
         return options
+
+    def _frame(self, options: Options) -> int | None:
+        """Which of several time points to read: the caller's, else that of the dataset that is named."""
+        if options.frame >= 0:
+            return options.frame
+        like = self.datasets.get(options.like, {}).get("frame")
+        return None if like is None else int(like)
 
     def _chosen(self, options: Options) -> Intensity | None:
         """The rule that the caller asks for by name or by dataset; None for auto."""

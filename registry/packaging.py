@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from infra.errors import DataError
-from infra.storage import read_json, write_json, write_text
+from infra.storage import read_json, sha256_file, write_json, write_text
+from registry.environment import no_progress_bars
 from registry.predictor import READER, SERVING_FILE, Predictor, encode_png
 
 Example = tuple[NDArray[np.uint8], list[str]]
@@ -215,6 +216,36 @@ def example_frame(example: Example) -> Any:
     image, prompts = example
     picture = base64.b64encode(encode_png(image)).decode("ascii")
     return pd.DataFrame({"image": [picture] * len(prompts), "prompt": list(prompts)})
+
+
+def fetch_model(store: Any, version: Any, target: Path) -> Path:
+    """Bring the files of a registered version (`registry.store.ModelVersion`) to `target`; return its data folder.
+
+    DataError where the weights are not those that were registered.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    source = store.client.get_model_version_download_uri(version.name, str(version.version))
+    with no_progress_bars():
+        folder = Path(download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=store.tracking_uri))
+    data = data_folder(folder)
+    found = sha256_file(data / "model.safetensors")
+    if found != version.weights_sha256:
+        msg = (
+            f"{version.name} version {version.version}: expected weights {version.weights_sha256[:12]}, as registered, "
+            f"found {found[:12]} in {source}: the files were changed or damaged. Register the model again"
+        )
+        raise DataError(msg)
+    return data
+
+
+def data_folder(folder: Path) -> Path:
+    """Where the weights lie in an MLflow model folder; a folder without an MLmodel is itself one of weights."""
+    if not (folder / "MLmodel").is_file():
+        return folder
+    from mlflow.models import Model
+
+    return folder / str(Model.load(str(folder)).flavors["python_function"]["data"])
 
 
 def _ask_once(candidate: Path, example: Example) -> None:

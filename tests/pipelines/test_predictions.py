@@ -35,7 +35,7 @@ def inputs(folder: Path) -> tuple[list[Path], np.ndarray]:
     image.SetSpacing((0.5, 0.5, 2.0))
     image.SetDirection(sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.2, -0.1, 0.3).GetMatrix())
     sitk.WriteImage(sitk.DICOMOrient(image, "RAS"), str(folder / "scan.nii.gz"))
-    series(folder / "series", values)
+    series(folder / "series", values - 180)  # fat around tissue, in HU
     return [folder / "scan.png", folder / "scan.nii.gz", folder / "series"], bright
 
 

@@ -257,7 +257,7 @@ def _rebuild(lineage: Lineage) -> Section:
         f"# in the workspace, with the raw files of the datasets above in reach:\n"
         f"git checkout {lineage['data_version']} && dvc checkout\n"
         "dvc repro train evaluate\n"
-        f"sha256sum models/candidate/model.safetensors  # {lineage['weights_sha256']}"
+        f"sha256sum models/candidate/model.safetensors  # registered: {lineage['weights_sha256']}"
     )
     blocks: list[Block] = [
         Code(commands),

@@ -18,9 +18,9 @@ from preprocessing.schema import MANIFEST_FILE, read_dataset_file
 from preprocessing.schema.pixels import decode
 from registry.gate import GateReport, decide
 from registry.ledger import default_actor
-from registry.lineage import Lineage, build_lineage
+from registry.lineage import Lineage, build_lineage, describe_dataset
 from registry.packaging import Example
-from registry.predictor import decode_image
+from registry.predictor import coloured
 from registry.promote import CHAMPION, promote, reconcile, rolled_back
 from registry.report import write_report
 from registry.store import Registered, RegistryStore
@@ -69,10 +69,11 @@ def register(workspace: Workspace, store: RegistryStore) -> Registered:
     return store.register(
         workspace.candidate,
         workspace.evaluation,
-        lineage(workspace),
+        lineage(workspace, store),
         read_json(workspace.candidate / "train.json"),
         model_name=MODEL_NAME,
         example=example(workspace),
+        serving=serving(workspace),
     )
 
 
@@ -109,18 +110,43 @@ def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> 
     return done.changed
 
 
-def lineage(workspace: Workspace) -> Lineage:
-    """What made the candidate."""
+def lineage(workspace: Workspace, store: RegistryStore) -> Lineage:
+    """What made the candidate, and what it was measured on."""
     version = workspace.repo.tag_data_version()
-    names = read_json(workspace.candidate / "train.json")["datasets"]
+    train = read_json(workspace.candidate / "train.json")
+    measured = read_json(workspace.evaluation / "evaluation.json").get("manifest_digests") or {}
+    external = sorted(name for name in set(measured) - set(train["datasets"]) if (workspace.data / name).is_dir())
     return build_lineage(
         workspace.candidate,
         workspace.evaluation,
-        [read_dataset_file(workspace.data / name) for name in names],
+        [describe_dataset(workspace.data / name) for name in [*train["datasets"], *external]],
         data_version=version.tag,
         data_commit=version.commit,
         code_commit=code_commit(),
+        params=workspace.params().model_dump(mode="json"),
+        parent=_parent(store, train),
     )
+
+
+def _parent(store: RegistryStore, train: Document) -> str | None:
+    """The registered version whose weights the candidate started from, as "NAME/3"; None where it is none of ours."""
+    start = {train["start_sha256"], (train.get("start") or {}).get("sha256")} - {None, "", train["weights_sha256"]}
+    found = next((one for one in store.versions(MODEL_NAME) if one.weights_sha256 in start), None)
+    return f"{found.name}/{found.version}" if found else None
+
+
+def serving(workspace: Workspace) -> Document:
+    """How the datasets of the candidate were read, for whoever serves it: see `preprocessing.serving`."""
+    said = {}
+    for name in read_json(workspace.candidate / "train.json")["datasets"]:
+        recipe = workspace.recipe(name)
+        card = read_json(recipe)["card"] if recipe.is_file() else {}
+        said[name] = {
+            "modality": card.get("modality"),
+            "samples": read_dataset_file(workspace.data / name)["splits"].get("train", 0),
+            **{fact: card[fact] for fact in ("intensity", "axes", "spacing_mm_zyx", "frame") if card.get(fact)},
+        }
+    return {"orientation": workspace.params().harmonize.orientation, "datasets": said}
 
 
 def code_commit() -> str:
@@ -144,7 +170,7 @@ def example(workspace: Workspace) -> Example:
                 for row in batch.filter(pc.equal(batch["split"], "test")).to_pylist():
                     if row["objects"]:
                         shard = pq.read_table(folder / row["shard"], columns=["image"])
-                        image = decode_image(decode(shard["image"][row["row"]].as_py()))
+                        image = coloured(decode(shard["image"][row["row"]].as_py()))
                         return image, sorted({item["concept"] for item in row["objects"]})
     msg = f"{workspace.data}: expected a test sample with an object, found none in any dataset"
     raise DataError(msg)

@@ -10,7 +10,7 @@ import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def write_dicom_seg(
                 instance_number=1,
                 manufacturer="Segfoundry",
                 manufacturer_model_name="segfoundry data back",
-                software_versions=version("segfoundry"),
+                software_versions=_own_version(),
                 device_serial_number="0",
                 content_label="SEGMENTATION",
                 series_description=("Segmentation by " + algorithm.name)[:64] if algorithm.name else "Segmentation",
@@ -108,6 +108,14 @@ def write_dicom_seg(
         raise DataError(msg) from None
     with atomic_path(path) as temporary:
         seg.save_as(temporary)
+
+
+def _own_version() -> str:
+    """Ours; "served" where this code came inside a model, without the package."""
+    try:
+        return version("segfoundry")
+    except PackageNotFoundError:
+        return "served"
 
 
 def _header(file: Path) -> Any:

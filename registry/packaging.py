@@ -11,16 +11,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from infra.errors import DataError
-from infra.storage import read_json
-from registry.predictor import Predictor, encode_png, load_engine
+from infra.storage import read_json, sha256_file, write_json, write_text
+from registry.environment import no_progress_bars
+from registry.predictor import READER, SERVING_FILE, Predictor, encode_png
 
 Example = tuple[NDArray[np.uint8], list[str]]
 
-# What serving needs, with the versions installed here. Never inferred: that costs 10 s and takes what
-# happens to be imported for what is needed.
+# What serving needs, with the versions installed here, which are those of requirements.lock. Never inferred: that
+# costs 10 s and takes what happens to be imported for what is needed.
 _REQUIREMENTS = (
+    # MLflow, the engine
     "mlflow",
     "numpy",
     "pandas",
@@ -31,28 +35,77 @@ _REQUIREMENTS = (
     "transformers",
     "ftfy",
     "regex",
+    # the readers of pictures and volumes
+    "SimpleITK",
+    "pydicom",
+    "highdicom",
+    "pylibjpeg-openjpeg",
+    "tifffile",
+    "imagecodecs",
+    "PyYAML",
 )
 # Big, and of no use to serve.
 _NOT_SERVED = ("start.safetensors", "history.jsonl")
 _SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
+# What reads files of users; what makes datasets stays behind.
+_NOT_READ = shutil.ignore_patterns("__pycache__", "*.pyc", "datasets", "phantoms", "export", "steps", "templates")
+_OF_REGISTRY = ("__init__.py", "predictor.py", "reading.py", "answers.py")
 
 
 def requirements() -> list[str]:
     """The pinned requirements of a served model; a local version (`+cpu`) is cut, as no index has it."""
-    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in _REQUIREMENTS]
+    return [f"{name}=={_installed(name)}" for name in _REQUIREMENTS]
 
 
-def save_pyfunc(candidate: Path, target: Path, work: Path, *, example: Example, metadata: dict[str, Any]) -> Any:
+def constraints() -> list[str]:
+    """Pins for all that the requirements need in turn, as it is installed here: pip's constraints.
+
+    Without them an environment made in a year has the same direct packages on others that nobody tried. What only
+    another build of torch (CUDA) needs is not installed here, and so not pinned.
+    """
+    known: dict[str, str] = {}
+    waiting = [Requirement(name) for name in _REQUIREMENTS]
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    while waiting:
+        wanted = waiting.pop()
+        name, extras = canonicalize_name(wanted.name), tuple(sorted(wanted.extras))
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            found = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        known[name] = found.version.partition("+")[0]
+        for line in found.requires or ():
+            needed = Requirement(line)
+            if needed.marker is None or any(needed.marker.evaluate({"extra": one}) for one in ("", *extras)):
+                waiting.append(needed)
+    return [f"{name}=={version}" for name, version in sorted(known.items())]
+
+
+def save_pyfunc(
+    candidate: Path,
+    target: Path,
+    work: Path,
+    *,
+    example: Example,
+    metadata: dict[str, Any],
+    serving: dict[str, Any] | None = None,
+) -> Any:
     """Write the MLflow model folder of a candidate to `target`; return MLflow's `Model`.
 
-    `work` is an empty folder for what is staged. The candidate is loaded and asked once, so that what cannot
-    serve is never registered.
+    `work` is an empty folder for what is staged. `serving` says how the training data was read: `orientation` and
+    `datasets` of `preprocessing.serving`. The candidate is loaded and asked once, so that what cannot serve is never
+    registered.
     """
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
     _ask_once(candidate, example)
     data = stage_data(candidate, work / "candidate")
+    write_json(data / SERVING_FILE, {**(serving or {}), "reader": READER})
+    write_text(work / "constraints.txt", "\n".join(constraints()) + "\n")
     model = Model(metadata=metadata)
     save_model(
         path=target,
@@ -61,7 +114,7 @@ def save_pyfunc(candidate: Path, target: Path, work: Path, *, example: Example, 
         code_paths=[str(path) for path in stage_code(candidate, work / "code")],
         signature=signature(),
         input_example=example_frame(example),
-        pip_requirements=requirements(),
+        pip_requirements=[*requirements(), f"-c {work / 'constraints.txt'}"],
         mlflow_model=model,
     )
     return model
@@ -85,41 +138,72 @@ def stage_data(candidate: Path, target: Path) -> Path:
 
 
 def stage_code(candidate: Path, target: Path) -> list[Path]:
-    """The packages that serve the candidate, copied to `target`: the engine's own and what ours need."""
+    """The packages that serve the candidate, copied to `target`: the engine's own, the reader's and what ours need."""
     engine: str = read_json(candidate / "config.json")["engine"]
-    package = engine.partition(":")[0].partition(".")[0]
+    package, reader = (name.partition(":")[0].partition(".")[0] for name in (engine, READER))
     for name in sorted({package, "infra"}):
         shutil.copytree(_package_folder(name), target / name, ignore=_SKIPPED)
-    preprocessing, registry = _package_folder("preprocessing"), _package_folder("registry")
-    shutil.copytree(preprocessing / "schema", target / "preprocessing" / "schema", ignore=_SKIPPED)
-    shutil.copyfile(preprocessing / "__init__.py", target / "preprocessing" / "__init__.py")
+    shutil.copytree(_package_folder(reader), target / reader, ignore=_NOT_READ)
+    registry = _package_folder("registry")
     (target / "registry").mkdir()
-    for name in ("__init__.py", "predictor.py"):
+    for name in _OF_REGISTRY:
         shutil.copyfile(registry / name, target / "registry" / name)
     return sorted(path for path in target.iterdir() if path.is_dir())
 
 
 def signature() -> Any:
-    """Columns `image` (bytes, base64 or path: any) and `prompt` (string) to score, RLE and instances."""
+    """Columns `image` (any form) and `prompt` to the columns of an answer; `registry.predictor` says what they are."""
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Object, Property, Schema
+    from mlflow.types.schema import (
+        AnyType,
+        Array,
+        ColSpec,
+        DataType,
+        Object,
+        ParamSchema,
+        ParamSpec,
+        Property,
+        Schema,
+    )
 
-    mask = Object([Property("size", Array(DataType.long)), Property("counts", DataType.string)])
+    rle = Object([Property("size", Array(DataType.long)), Property("counts", DataType.string)])
+    slices = Array(Object([Property("index", DataType.long), Property("rle", rle)]))
     instance = Object(
         [
             Property("score", DataType.double),
-            Property("bbox_xyxy", Array(DataType.double)),
-            Property("rle", mask),
+            Property("bbox_xyxy", Array(DataType.double), required=False),
+            Property("bbox_xyzxyz", Array(DataType.long), required=False),
+            Property("rle", rle, required=False),
+            Property("slices", slices, required=False),
+            Property("file", DataType.string, required=False),
         ]
     )
+    said = {name: ColSpec(DataType.string, name) for name in ("prompt", "kind", "axes")}
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), "image"), ColSpec(DataType.string, "prompt")]),
         outputs=Schema(
             [
-                ColSpec(DataType.string, "prompt"),
+                said["prompt"],
                 ColSpec(DataType.double, "score"),
-                ColSpec(mask, "rle"),
+                said["kind"],
+                said["axes"],
+                ColSpec(Array(DataType.long), "size"),
+                ColSpec(rle, "rle", required=False),
+                ColSpec(slices, "slices", required=False),
+                ColSpec(DataType.string, "file", required=False),
+                ColSpec(AnyType(), "mask", required=False),
                 ColSpec(Array(instance), "instances"),
+                ColSpec(AnyType(), "intensity"),
+                ColSpec(AnyType(), "geometry", required=False),
+            ]
+        ),
+        params=ParamSchema(
+            [
+                ParamSpec("masks", DataType.string, "rle"),
+                ParamSpec("intensity", DataType.string, "auto"),
+                ParamSpec("like", DataType.string, ""),
+                ParamSpec("axis", DataType.string, "auto"),
+                ParamSpec("frame", DataType.long, -1),
             ]
         ),
     )
@@ -134,14 +218,48 @@ def example_frame(example: Example) -> Any:
     return pd.DataFrame({"image": [picture] * len(prompts), "prompt": list(prompts)})
 
 
+def fetch_model(store: Any, version: Any, target: Path) -> Path:
+    """Bring the files of a registered version (`registry.store.ModelVersion`) to `target`; return its data folder.
+
+    DataError where the weights are not those that were registered.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    source = store.client.get_model_version_download_uri(version.name, str(version.version))
+    with no_progress_bars():
+        folder = Path(download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=store.tracking_uri))
+    data = data_folder(folder)
+    found = sha256_file(data / "model.safetensors")
+    if found != version.weights_sha256:
+        msg = (
+            f"{version.name} version {version.version}: expected weights {version.weights_sha256[:12]}, as registered, "
+            f"found {found[:12]} in {source}: the files were changed or damaged. Register the model again"
+        )
+        raise DataError(msg)
+    return data
+
+
+def data_folder(folder: Path) -> Path:
+    """Where the weights lie in an MLflow model folder; a folder without an MLmodel is itself one of weights."""
+    if not (folder / "MLmodel").is_file():
+        return folder
+    from mlflow.models import Model
+
+    return folder / str(Model.load(str(folder)).flavors["python_function"]["data"])
+
+
 def _ask_once(candidate: Path, example: Example) -> None:
     image, prompts = example
-    answers = Predictor(load_engine(candidate)).predict({"image": image, "prompt": list(prompts)})
+    answers = Predictor.load(candidate).predict({"image": image, "prompt": list(prompts)})
     expected = [int(size) for size in image.shape[:2]]
     for answer in answers:
-        if answer["rle"]["size"] != expected:
-            msg = f"{candidate}: expected masks of size {expected}, found {answer['rle']['size']}; the engine is broken"
+        if answer["size"] != expected or answer["rle"]["size"] != expected:
+            msg = f"{candidate}: expected masks of size {expected}, found {answer['size']}; the engine is broken"
             raise DataError(msg)
+
+
+def _installed(name: str) -> str:
+    return importlib.metadata.version(name).partition("+")[0]
 
 
 def _package_folder(name: str) -> Path:

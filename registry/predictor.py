@@ -1,84 +1,106 @@
-"""The MLflow pyfunc: images and text prompts in, masks as COCO RLE out.
+"""The MLflow pyfunc: images, volumes and text prompts in; masks, boxes and scores out.
 
 MLflow loads it through `loader_module`, which is an import and a folder of safetensors and JSON:
 nothing of ours is ever pickled. The module ships as code inside the model, so it imports only
-what ships with it.
+what ships with it; the engine and the reader of files are named in the folder and imported by name.
 
-Input: a row per (image, prompt), as a pandas DataFrame, a dict of columns, one dict, or a list of
-dicts. `image` is PNG or JPEG bytes, the same in base64, a file path, or a uint8 array
-(height, width) or (height, width, 3). `prompt` is text.
+Input: a row per (image, prompt), as a pandas DataFrame, a dict of columns, one dict, or a list of dicts.
+`prompt` is text. `image` is
 
-Output: a dict per row, in the order of the rows:
-`{"prompt", "score", "rle": {"size": [height, width], "counts"}, "instances": [{"score", "bbox_xyxy", "rle"}]}`;
-scores in 0…1, boxes in pixels of the given image.
+- the path of a picture (PNG, JPEG, TIFF, …), of a volume (NIfTI, NRRD, MetaImage), of a DICOM file, or of a folder
+  with one DICOM series; or the bytes of such a file, a ZIP of the series; or these bytes in base64;
+- a uint8 array (height, width) or (height, width, 3), also as nested lists;
+- `{"volume": array (z, y, x), "spacing_mm_zyx": …}`, optionally with `origin_mm_xyz` and `direction` (LPS).
+
+Parameters: `masks` "rle" (default), "array" or "file" (PNG or .nii.gz in base64); `intensity`, `like`, `axis` and
+`frame` say how intensities and slices are read (`preprocessing.serving`).
+
+Output: a dict per row, in the order of the rows: `prompt`, `score` (0…1), `kind` ("picture" or "volume"), `axes`
+("yx" or "zyx") and `size` of the original grid, `intensity` (the rule that was used), `geometry` of a volume
+(spacing_mm_xyz, origin_mm_xyz, direction; LPS), the mask, and `instances`, each with `score`, its box (`bbox_xyxy` in
+pixels or `bbox_xyzxyz` in voxels of the original grid, ends exclusive) and its mask. A mask is `rle`
+{"size": [height, width], "counts"} of a picture, `slices` [{"index" (z), "rle"}] of a volume, empty slices left out;
+or `mask`, a uint8 array of `size`; or `file`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import importlib
 import io
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.errors import DataError, UsageError
-from infra.storage import read_json, sha256_bytes
-from preprocessing.schema import rle
+from infra.errors import DataError
+from infra.storage import read_json
+from registry.answers import answer_row, check_form
+from registry.reading import Row, identity, resolved, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Image = NDArray[np.uint8]
-Row = dict[str, Any]
 
-# Longer strings are pictures in base64: Linux allows no longer path.
-_LONGEST_PATH = 4096
+SERVING_FILE = "serving.json"
+READER = "preprocessing.serving:Reader"
 
 
 class Segmenter(Protocol):
-    """What the class named by `engine` in `config.json` offers."""
+    """What the class named by `engine` in `config.json` offers; `segment_volume` where it knows volumes."""
 
     def segment(self, image_u8_hwc: Image, prompts: list[str]) -> list[dict[str, Any]]:
         """One dict per prompt: prompt, score, mask (height, width), instances."""
         ...
 
 
+class Scene(Protocol):
+    """What a reader made of a file: pixels for the engine, and the way back (`preprocessing.serving.Scene`)."""
+
+    pixels: Image
+    axes: str
+    shape: tuple[int, ...]
+
+    def back(self, found: NDArray[Any]) -> NDArray[Any]:
+        """A mask or labels of the grid of `pixels` on the original grid."""
+        ...
+
+
+class Reader(Protocol):
+    """What the class named by `reader` in `serving.json` offers."""
+
+    def read(self, given: Any, params: Mapping[str, Any] | None = None) -> Scene:
+        """Read an array, bytes, a file or a folder."""
+        ...
+
+
 def load_engine(folder: Path) -> Segmenter:
     """Load the segmenter that a candidate folder's `config.json` names as `module:Class`."""
-    config = read_json(folder / "config.json")
-    engine = config.get("engine")
-    if not isinstance(engine, str) or engine.count(":") != 1:
-        msg = f"{folder / 'config.json'}: expected \"engine\" as 'module:Class', found {engine!r}"
-        raise DataError(msg)
-    module, _, name = engine.partition(":")
-    try:
-        loader = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        msg = f"{folder / 'config.json'}: the engine {engine!r} cannot be imported ({error}); install its requirements"
-        raise DataError(msg) from error
-    segmenter: Segmenter = loader.load(folder)
+    segmenter: Segmenter = _named(folder / "config.json", "engine", read_json(folder / "config.json").get("engine"))
     return segmenter
 
 
-def decode_image(value: Any) -> Image:
-    """Any accepted form of an image as uint8 (height, width, 3)."""
-    if isinstance(value, np.ndarray):
-        return _as_rgb(value)
-    payload, what = _payload(value)
-    from PIL import Image as Pillow
-    from PIL import UnidentifiedImageError
+def load_reader(folder: Path) -> Reader:
+    """Load the reader that a model folder's `serving.json` names; ours where there is no such file."""
+    path = folder / SERVING_FILE
+    said = read_json(path).get("reader") if path.is_file() else READER
+    reader: Reader = _named(path, "reader", said)
+    return reader
 
+
+def _named(file: Path, what: str, said: Any) -> Any:
+    if not isinstance(said, str) or said.count(":") != 1:
+        msg = f"{file}: expected \"{what}\" as 'module:Class', found {said!r}"
+        raise DataError(msg)
+    module, _, name = said.partition(":")
     try:
-        with Pillow.open(io.BytesIO(payload)) as picture:
-            return np.asarray(picture.convert("RGB"), dtype=np.uint8)
-    except (UnidentifiedImageError, OSError) as error:
-        msg = f"image: expected PNG or JPEG, found {what} that cannot be decoded ({error})"
+        loader = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        msg = f"{file}: the {what} {said!r} cannot be imported ({error}); install its requirements"
         raise DataError(msg) from error
+    return loader.load(file.parent)
 
 
 def encode_png(image: Image) -> bytes:
@@ -90,129 +112,78 @@ def encode_png(image: Image) -> bytes:
     return buffer.getvalue()
 
 
-def rows_of(model_input: Any) -> list[Row]:
-    """The input as a list of `{"image", "prompt"}`; UsageError where a row lacks one of them.
-
-    A row with a list of prompts is a row per prompt: one image, several questions.
-    """
-    given: list[Row]
-    if hasattr(model_input, "to_dict"):
-        given = model_input.to_dict(orient="records")
-    elif isinstance(model_input, dict):
-        given = [model_input]
-    elif isinstance(model_input, (list, tuple)):
-        given = [dict(row) for row in model_input]
-    else:
-        msg = f"input: expected a DataFrame, a dict or a list of dicts, found {type(model_input).__name__}"
-        raise UsageError(msg)
-    rows = []
-    for number, row in enumerate(given):
-        missing = {"image", "prompt"} - row.keys()
-        if missing:
-            msg = f"input row {number}: expected the columns image and prompt, {sorted(missing)} missing"
-            raise UsageError(msg)
-        rows += _expanded(row["image"], row["prompt"])
-    for number, row in enumerate(rows):
-        if not isinstance(row["prompt"], str) or not row["prompt"].strip():
-            msg = f"input row {number}: expected a prompt of words, found {row['prompt']!r}"
-            raise UsageError(msg)
-    return rows
-
-
 class Predictor:
     """A loaded model that answers rows of (image, prompt)."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
-        self._segmenter = segmenter
+    def __init__(self, segmenter: Segmenter, reader: Reader) -> None:
+        self._segmenter, self._reader = segmenter, reader
 
-    def predict(self, model_input: pd.DataFrame | dict[str, Any] | list[Row], params: Any = None) -> list[Row]:
-        """Segment every row; rows with the same image share one pass over it."""
+    @classmethod
+    def load(cls, folder: Path) -> Predictor:
+        """The model of a candidate folder, or of the data folder of a registered version."""
+        return cls(load_engine(folder), load_reader(folder))
+
+    def predict(
+        self, model_input: pd.DataFrame | dict[str, Any] | list[Row], params: Mapping[str, Any] | None = None
+    ) -> list[Row]:
+        """Answer every row; rows with the same image share one reading of it and one pass over it."""
+        form = check_form(str((params or {}).get("masks") or "rle"))
         rows = rows_of(model_input)
+        images = [resolved(row["image"]) for row in rows]
         groups: dict[Any, list[int]] = {}
-        for number, row in enumerate(rows):
-            groups.setdefault(_identity(row["image"]), []).append(number)
+        for number, image in enumerate(images):
+            groups.setdefault(identity(image), []).append(number)
         answers: list[Row] = [{} for _ in rows]
         for numbers in groups.values():
-            image = decode_image(rows[numbers[0]]["image"])
-            results = self._segmenter.segment(image, [rows[number]["prompt"] for number in numbers])
+            scene, results = self.segment(images[numbers[0]], [rows[number]["prompt"] for number in numbers], params)
             for number, result in zip(numbers, results, strict=True):
-                answers[number] = to_json(result)
+                answers[number] = answer_row(result, scene, form)
         return answers
 
+    def segment(
+        self, image: Any, prompts: list[str], params: Mapping[str, Any] | None = None
+    ) -> tuple[Any, list[dict[str, Any]]]:
+        """What was read, and a result a prompt with masks as bool arrays of the original grid (`scene.shape`)."""
+        scene = self._reader.read(resolved(image), params)
+        if scene.axes == "yx":
+            return scene, self._segmenter.segment(scene.pixels, prompts)
+        return scene, [_on_original(found, scene) for found in self._volume(scene.pixels, prompts)]
 
-def to_json(result: dict[str, Any]) -> Row:
-    """One result of a segmenter with its masks as COCO RLE: plain JSON values."""
-    return {
-        "prompt": result["prompt"],
-        "score": float(result["score"]),
-        "rle": _rle(result["mask"]),
-        "instances": [
+    def _volume(self, pixels: Image, prompts: list[str]) -> list[dict[str, Any]]:
+        """Results of a volume (slices, rows, columns[, 3]): by the engine's own way, else slice by slice."""
+        own = getattr(self._segmenter, "segment_volume", None)
+        if own is not None:
+            found: list[dict[str, Any]] = own(pixels, prompts)
+            return found
+        planes = [self._segmenter.segment(coloured(plane), prompts) for plane in pixels]
+        return [
             {
-                "score": float(instance["score"]),
-                "bbox_xyxy": [float(value) for value in instance["bbox_xyxy"]],
-                "rle": _rle(instance["mask"]),
+                "prompt": prompt,
+                "score": max(float(plane[number]["score"]) for plane in planes),
+                "mask": np.stack([plane[number]["mask"] for plane in planes]),
             }
-            for instance in result["instances"]
+            for number, prompt in enumerate(prompts)
+        ]
+
+
+def _on_original(found: dict[str, Any], scene: Scene) -> dict[str, Any]:
+    """A volume's result with its masks on the original grid; a track is an instance."""
+    return {
+        "prompt": found["prompt"],
+        "score": found["score"],
+        "mask": scene.back(np.asarray(found["mask"], dtype=bool)),
+        "instances": [
+            {"score": track["score"], "mask": scene.back(np.asarray(track["mask"], dtype=bool))}
+            for track in found.get("tracks", ())
         ],
     }
 
 
+def coloured(plane: Image) -> Image:
+    """Grey (height, width) as (height, width, 3), which is what engines take; colours as they are."""
+    return np.repeat(plane[:, :, None], 3, axis=2) if plane.ndim == 2 else plane
+
+
 def _load_pyfunc(data_path: str) -> Predictor:
     """MLflow's entry point: `data_path` is the candidate folder inside the model."""
-    return Predictor(load_engine(Path(data_path)))
-
-
-def _rle(mask: Any) -> Row:
-    array = np.asarray(mask)
-    return {"size": [int(array.shape[0]), int(array.shape[1])], "counts": rle.encode(array)}
-
-
-def _expanded(image: Any, prompt: Any) -> list[Row]:
-    """A row with a list of prompts as a row per prompt, of one image or of as many images."""
-    if isinstance(prompt, str) or not isinstance(prompt, (list, tuple, np.ndarray)):
-        return [{"image": image, "prompt": prompt}]
-    images = list(image) if isinstance(image, (list, tuple)) else [image] * len(prompt)
-    if len(images) != len(prompt):
-        msg = f"input: expected as many images as prompts, found {len(images)} and {len(prompt)}"
-        raise UsageError(msg)
-    return [{"image": one, "prompt": str(text)} for one, text in zip(images, prompt, strict=True)]
-
-
-def _identity(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return (value.shape, sha256_bytes(np.ascontiguousarray(value).tobytes()))
-    return bytes(value) if isinstance(value, (bytearray, memoryview)) else value
-
-
-def _as_rgb(array: NDArray[Any]) -> Image:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
-        msg = f"image: expected a uint8 array (height, width) or (height, width, 3), found {array.dtype} {array.shape}"
-        raise DataError(msg)
-    return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array
-
-
-def _payload(value: Any) -> tuple[bytes, str]:
-    """The bytes of an encoded image, and in words where they came from."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value), f"{len(value)} bytes"
-    if isinstance(value, os.PathLike):
-        return _read(Path(value)), str(value)
-    if not isinstance(value, str):
-        msg = f"image: expected bytes, base64 text, a file path or a uint8 array, found {type(value).__name__}"
-        raise DataError(msg)
-    if len(value) <= _LONGEST_PATH and Path(value).is_file():
-        return _read(Path(value)), value
-    try:
-        return base64.b64decode(value, validate=True), "base64 text"
-    except (binascii.Error, ValueError) as error:
-        shown = value if len(value) < 80 else value[:77] + "..."
-        msg = f"image: expected a file path or PNG or JPEG in base64, found {shown!r}: no such file, not base64"
-        raise DataError(msg) from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        msg = f"image: {path} cannot be read ({error})"
-        raise DataError(msg) from error
+    return Predictor.load(Path(data_path))

@@ -24,12 +24,15 @@ from registry.environment import no_progress_bars, quiet_mlflow
 from registry.gate import GateReport
 from registry.ledger import Ledger
 from registry.lineage import TAG, Lineage, evaluation_digest, version_tags
+from registry.model_card import write_model_card
 from registry.packaging import Example, save_pyfunc
 
 COMPLETE = f"{TAG}complete"
 REGISTRATION = f"{TAG}registration"
 EXPERIMENT = "segfoundry"
 LINEAGE_FILE = "lineage.json"
+PARAMETERS_FILE = "parameters.json"
+CARD_FOLDER = "model_card"
 GATE_FILE = "gate.json"
 
 
@@ -117,11 +120,13 @@ class RegistryStore:
         example: Example,
         report: Path | None = None,
         overlays: int = 48,
+        serving: dict[str, Any] | None = None,
     ) -> Registered:
         """Register a candidate with all that is known about it; the same candidate again changes nothing.
 
         The same candidate is: same weights, same evaluation. `params` is the resolved recipe; `lineage` comes
-        from `registry.lineage.build_lineage`; `overlays` limits the pictures. Raises DataError where weights
+        from `registry.lineage.build_lineage`; `overlays` limits the pictures; `serving` says how the training data
+        was read (`preprocessing.serving`). Raises DataError where weights
         and evaluation do not belong together.
         """
         figures = read_json(evaluation / "evaluation.json")
@@ -144,7 +149,11 @@ class RegistryStore:
         tracking.log_tags(client, run_id, tags)
         tracking.log_files(client, run_id, evaluation, overlays=overlays, report=report)
         self.log_json(run_id, LINEAGE_FILE, lineage)
-        model_id, source = self._log_model(candidate, experiment, run_id, model_name, example, tags)
+        self.log_json(run_id, PARAMETERS_FILE, lineage.get("parameters") or params)
+        with self._scratch() as folder:
+            for path in write_model_card(folder, figures, lineage, model_name):
+                client.log_artifact(run_id, str(path), CARD_FOLDER)
+        model_id, source = self._log_model(candidate, experiment, run_id, model_name, example, tags, serving)
         _ensure_registered_model(client, model_name)
         version = client.create_model_version(
             model_name, source, run_id=run_id, model_id=model_id, tags={**tags, REGISTRATION: key, COMPLETE: "true"}
@@ -274,7 +283,14 @@ class RegistryStore:
             self.client.delete_run(run.info.run_id)
 
     def _log_model(
-        self, candidate: Path, experiment: str, run_id: str, name: str, example: Example, tags: dict[str, str]
+        self,
+        candidate: Path,
+        experiment: str,
+        run_id: str,
+        name: str,
+        example: Example,
+        tags: dict[str, str],
+        serving: dict[str, Any] | None,
     ) -> tuple[str, str]:
         """Store the model folder; return its id and its address."""
         from mlflow.entities import LoggedModelOutput
@@ -284,7 +300,8 @@ class RegistryStore:
         with self._scratch() as folder, no_progress_bars():
             work, target = folder / "work", folder / "model"
             work.mkdir()
-            model = save_pyfunc(candidate, target, work, example=example, metadata={"segfoundry": dict(tags)})
+            metadata = {"segfoundry": dict(tags)}
+            model = save_pyfunc(candidate, target, work, example=example, metadata=metadata, serving=serving)
             model.run_id, model.model_id = run_id, logged.model_id
             model.artifact_path, model.model_uuid = logged.artifact_location, logged.model_id
             model.save(str(target / "MLmodel"))

@@ -58,42 +58,49 @@ def log_curve(client: Any, run_id: str, history: Path) -> None:
 
 
 def log_inputs(client: Any, run_id: str, lineage: Lineage) -> None:
-    """Log every training dataset as an input of the run.
+    """Log every dataset as an input of the run: those it was trained on, and those it was only measured on.
 
     MLflow keeps 36 characters of a digest; the source holds it whole.
     """
-    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.entities import DatasetInput, InputTag
 
     cards = {one["dataset"]: one for one in lineage.get("datasets") or []}
-    inputs = []
-    for name, digest in (lineage.get("manifest_digests") or {}).items():
-        card = cards.get(name) or {}
-        source = {
-            "data_version": lineage.get("data_version"),
-            "data_commit": lineage.get("data_commit"),
-            "path": f"data/{name}",
-            "manifest_digest": digest,
-        }
-        profile = {
-            "modality": card.get("modality"),
-            "licence": licence_name(card.get("licence")),
-            "counts": card.get("counts"),
-            "splits": card.get("splits"),
-        }
-        inputs.append(
-            DatasetInput(
-                dataset=Dataset(
-                    name=name,
-                    digest=str(digest)[:_DIGEST_LENGTH],
-                    source_type="segfoundry",
-                    source=json.dumps(source, sort_keys=True),
-                    profile=json.dumps(profile, sort_keys=True, ensure_ascii=False),
-                ),
-                tags=[InputTag("mlflow.data.context", "training")],
-            )
-        )
+    trained = [
+        {**cards.get(name, {}), "dataset": name, "manifest_digest": digest}
+        for name, digest in (lineage.get("manifest_digests") or {}).items()
+    ]
+    inputs = [
+        DatasetInput(_input(one, lineage), tags=[InputTag("mlflow.data.context", context)])
+        for context, found in (("training", trained), ("evaluation", lineage.get("external_datasets") or []))
+        for one in found
+    ]
     if inputs:
         client.log_inputs(run_id, inputs)
+
+
+def _input(card: dict[str, Any], lineage: Lineage) -> Any:
+    """One dataset as MLflow knows it: its source finds it again, its profile says what is in it."""
+    from mlflow.entities import Dataset
+
+    source = {
+        "data_version": lineage.get("data_version"),
+        "data_commit": lineage.get("data_commit"),
+        "path": f"data/{card['dataset']}",
+        **{name: card.get(name) for name in ("manifest_digest", "split_digest", "ontology_digest", "recipe_sha256")},
+    }
+    profile = {
+        "modality": card.get("modality"),
+        "licence": licence_name(card.get("licence")),
+        "counts": card.get("counts"),
+        "splits": card.get("splits"),
+    }
+    return Dataset(
+        name=card["dataset"],
+        digest=str(card["manifest_digest"])[:_DIGEST_LENGTH],
+        source_type="segfoundry",
+        source=json.dumps(source, sort_keys=True),
+        profile=json.dumps(profile, sort_keys=True, ensure_ascii=False),
+    )
 
 
 def log_files(client: Any, run_id: str, evaluation: Path, *, overlays: int, report: Path | None) -> None:

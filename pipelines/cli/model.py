@@ -1,4 +1,4 @@
-"""`segfoundry model list|register|gate|promote|rollback`."""
+"""`segfoundry model list|register|gate|promote|rollback|predict`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.cli import predict
 from pipelines.cli.output import JsonOption, WorkspaceOption, found_failure, show, table
 
 app = typer.Typer(
@@ -123,6 +124,9 @@ def rollback(
 
     _, store = _open(workspace)
     _show_promotion(carry_out(store, MODEL_NAME, actor=actor or default_actor(), reason=reason))
+
+
+app.command("predict")(predict.predict)
 
 
 def _show_promotion(done: Any) -> None:

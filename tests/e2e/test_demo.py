@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from infra import repository
 from infra.dvc import DataRepo
+from infra.storage import digest_of, read_json, sha256_file
 from preprocessing.schema import read_dataset_file
+from registry.lineage import split_digest
 from tests.e2e.conftest import PROJECT, Run, document, environment, segfoundry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -140,3 +143,63 @@ def test_evaluation_and_history_are_where_the_contract_says(demo: Run) -> None:
     assert set(evaluation["datasets"]) == set(demo.datasets)
     lines = (demo.root / "models" / "candidate" / "history.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(lines[-1])["step"] <= 4
+
+
+def test_the_champions_lineage_is_that_of_the_workspaces_files(demo: Run) -> None:
+    program = (
+        "import json\n"
+        "from registry.store import RegistryStore\n"
+        f"store = RegistryStore('sqlite:///{demo.root}/mlflow.db')\n"
+        "version = store.resolve('segfoundry-sam3', 'champion')\n"
+        "inputs = store.client.get_run(version.run_id).inputs.dataset_inputs\n"
+        "said = {'tags': version.tags, 'inputs': sorted(one.dataset.name for one in inputs),\n"
+        "        'card': [one.path for one in store.client.list_artifacts(version.run_id, 'model_card')],\n"
+        "        'parameters': store.read_json_artifact(version.run_id, 'parameters.json')}\n"
+        "print(json.dumps(said))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=False
+    )
+    said = document(done)
+    tags = {name.removeprefix("segfoundry."): value for name, value in said["tags"].items()}
+    concepts = {}
+    for name in demo.datasets:
+        folder = demo.root / "data" / name
+        assert tags[f"manifest.{name}"] == read_dataset_file(folder)["manifest_digest"]
+        assert tags[f"split.{name}"] == split_digest(folder / "manifest.parquet")
+        concepts[name] = sha256_file(folder / "concepts.json")
+    assert tags["ontology_digest"] == digest_of(concepts)
+    assert tags["data_commit"] == repository.git(demo.root, "rev-list", "-n", "1", "data-v1")
+    candidate = demo.root / "models" / "candidate"
+    assert tags["weights_sha256"] == sha256_file(candidate / "model.safetensors")
+    assert tags["start_sha256"] == sha256_file(candidate / "start.safetensors")
+    assert tags["evaluation_digest"] == digest_of(read_json(demo.root / "evaluation" / "evaluation.json"))
+    assert tags["parameters_digest"] == digest_of(said["parameters"])
+    assert said["parameters"]["params"]["datasets"] == demo.datasets
+    assert said["parameters"]["train"]["recipe"] == read_json(candidate / "train.json")["recipe"]
+    assert tags["parent"] == "own initialisation"
+    assert tags["strictest_licence"]
+    assert said["inputs"] == sorted(demo.datasets)
+    assert said["card"] == ["model_card/model_card.html", "model_card/model_card.md"]
+
+
+def test_the_champion_segments_files_on_the_command_line(demo: Run, tmp_path: Path) -> None:
+    root = read_json(demo.root / ".segfoundry" / "roots.json")["Phantom_Nuclei"]["path"]
+    picture = next(path for path in sorted(Path(root).rglob("*")) if path.suffix in (".png", ".tif", ".tiff", ".jpg"))
+    said = document(
+        segfoundry(
+            "model",
+            "predict",
+            "champion",
+            str(picture),
+            "--prompt",
+            "nucleus",
+            "--out",
+            str(tmp_path / "masks"),
+            "--workspace",
+            str(demo.root),
+        )
+    )
+    assert said["model"]["version"] == 1
+    [answer] = said["files"][0]["prompts"]
+    assert Image.open(tmp_path / "masks" / answer["mask"]).size == Image.open(picture).size

@@ -1,32 +1,65 @@
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from pycocotools import mask as coco
 
-from infra.errors import DataError, UsageError
+from infra.errors import DataError, SegfoundryError, UsageError
 from infra.storage import write_json
 from preprocessing.schema import rle
-from registry.predictor import Predictor, decode_image, encode_png, load_engine, rows_of
+from registry.predictor import Predictor, encode_png, load_engine
+from registry.reading import rows_of
 from tests.registry import samples
 
 
 @pytest.fixture
 def predictor(tmp_path: Path) -> Predictor:
-    return Predictor(load_engine(samples.write_candidate(tmp_path / "candidate")))
+    return Predictor.load(samples.write_candidate(tmp_path / "candidate"))
 
 
-def test_every_form_of_an_image_is_the_same_image(tmp_path: Path):
+def test_every_form_of_a_picture_is_the_same_picture(predictor: Predictor, tmp_path: Path):
     image = samples.picture()
     payload = encode_png(image)
-    (tmp_path / "x.png").write_bytes(payload)
-    forms = [payload, base64.b64encode(payload).decode(), str(tmp_path / "x.png"), tmp_path / "x.png", image]
-    for form in forms:
-        assert np.array_equal(decode_image(form), image)
-    assert decode_image(image[:, :, 0]).shape == (48, 64, 3)
+    for ending in ("png", "tiff", "bmp"):
+        Image.fromarray(image).save(tmp_path / f"x.{ending}")
+    forms = [payload, base64.b64encode(payload).decode(), *(tmp_path / f"x.{one}" for one in ("png", "tiff", "bmp")),
+             str(tmp_path / "x.png"), image, image[:, :, 0], image.tolist()]  # fmt: skip
+    answers = [predictor.predict({"image": form, "prompt": "bright spot"})[0] for form in forms]
+    assert all(answer == answers[0] for answer in answers)
+    assert (answers[0]["kind"], answers[0]["size"], answers[0]["axes"]) == ("picture", [48, 64], "yx")
+
+
+def test_a_mask_comes_as_rle_as_an_array_and_as_a_file(predictor: Predictor):
+    row = {"image": samples.picture(), "prompt": "bright spot"}
+    truth = samples.picture()[:, :, 0] > 100
+    [coded], [array], [file] = (predictor.predict(row, {"masks": form}) for form in ("rle", "array", "file"))
+    assert np.array_equal(coco.decode(coded["rle"]), truth)  # pycocotools reads it
+    assert np.array_equal(array["mask"], truth)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(file["file"])))) == 255, truth)
+    assert np.array_equal(array["instances"][0]["mask"], truth)
+    with pytest.raises(UsageError, match="masks: expected one of rle, array, file, found 'png'"):
+        predictor.predict(row, {"masks": "png"})
+
+
+def test_only_files_of_the_served_folder_are_read_where_there_is_one(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for folder in ("served", "private"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes(encode_png(samples.picture()))
+    monkeypatch.setenv("SEGFOUNDRY_SERVED_FOLDER", str(tmp_path / "served"))
+    assert predictor.predict({"image": str(tmp_path / "served" / "x.png"), "prompt": "vessel"})
+    (tmp_path / "served" / "link.png").symlink_to(tmp_path / "private" / "x.png")
+    for path in (tmp_path / "private" / "x.png", tmp_path / "served" / ".." / "private" / "x.png",
+                 tmp_path / "served" / "link.png"):  # fmt: skip
+        with pytest.raises(DataError, match="SEGFOUNDRY_SERVED_FOLDER"):
+            predictor.predict({"image": str(path), "prompt": "vessel"})
 
 
 def test_rows_keep_their_order_and_one_image_is_seen_once(predictor: Predictor):
@@ -54,12 +87,13 @@ def test_rows_keep_their_order_and_one_image_is_seen_once(predictor: Predictor):
 
 @pytest.mark.parametrize(
     ("value", "word"),
-    [(b"no picture", "cannot be decoded"), ("no/such/file.png", "no such file"), (7, "found int"),
-     (np.zeros((4, 4, 2), np.uint8), "found uint8"), (np.zeros((4, 4)), "float64")],
+    [(b"no picture", "expected a picture that decodes"), ("no/such/file.png", "no such file"), (7, "found int"),
+     (np.zeros((4, 4, 2), np.uint8), "found uint8"), (np.zeros((4, 4)), "float64"), (b"PK\x03\x04broken", "zip"),
+     ({"volume": np.zeros((4, 4))}, "shape .z, y, x."), ([[1, 2], [3]], "rows of one length")],
 )  # fmt: skip
-def test_what_is_no_image_is_said(value: object, word: str):
-    with pytest.raises(DataError, match=word):
-        decode_image(value)
+def test_what_is_no_image_is_said(predictor: Predictor, value: object, word: str):
+    with pytest.raises(SegfoundryError, match=word):
+        predictor.predict({"image": value, "prompt": "vessel"})
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,9 @@ def read_requests(place: Workspace) -> list[Request]:
             one = json.loads(line)
             found.append({**one, "id": one["id"], "data_version": one["data_version"]})
         except (ValueError, TypeError, KeyError) as error:
-            msg = f"{path}: line {number}: expected a request for a retraining, found {line[:80]!r}; restore it from git"
+            msg = (
+                f"{path}: line {number}: expected a request for a retraining, found {line[:80]!r}; restore it from git"
+            )
             raise DataError(msg) from error
     return found
 

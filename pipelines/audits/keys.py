@@ -52,8 +52,8 @@ def find(record: Record, key: str) -> Key:
         msg = f"{record.place.root}: expected a data version, found none. Run: segfoundry data ingest"
         raise UsageError(msg)
     for chosen in (_as_written(key, datasets), *_as_hidden(record, key, datasets)):
-        if _held(record, chosen):
-            return chosen
+        if held := _held(record, chosen):
+            return _hidden(held) if chosen.by_name else chosen
     near = near_matches(record, key)
     hint = f"near: {', '.join(near)}" if near else "and nothing like it"
     name = "" if not any(_names_file(record, one) for one in datasets) else ", nor a name that this machine knows"
@@ -135,19 +135,24 @@ def _distinct(record: Record, dataset: str) -> list[str]:
     return list(first.values())
 
 
-def _held(record: Record, key: Key) -> bool:
+def _held(record: Record, key: Key) -> dict[str, tuple[str, ...]]:
+    """Dataset -> those of the key's identifiers that some data version has; empty where it has none."""
+    found: dict[str, set[str]] = {}
     for tables in record.manifests().values():
         for dataset, manifest in tables.items():
-            if names := key.of(dataset):
-                try:
-                    rows = manifest.find(names)
-                except ServiceError:  # this version cannot be read: another one may hold it
-                    continue
-                if key.sample:
-                    rows = rows.filter(pc.equal(rows.column("sample_id"), key.sample))
-                if rows.num_rows:
-                    return True
-    return False
+            names = key.of(dataset)
+            if not names:
+                continue
+            try:
+                rows = manifest.find(names)
+            except ServiceError:  # this version cannot be read: another one may hold it
+                continue
+            if key.sample:
+                rows = rows.filter(pc.equal(rows.column("sample_id"), key.sample))
+            there = {*rows.column("case_id").to_pylist(), *rows.column("group_id").to_pylist()}
+            if hit := there.intersection(names):
+                found.setdefault(dataset, set()).update(hit)
+    return {dataset: tuple(sorted(names)) for dataset, names in sorted(found.items())}
 
 
 def near_matches(record: Record, key: str) -> list[str]:

@@ -109,7 +109,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the workspace goes; kept, and used again")
     parser.add_argument("--repetitions", type=int, default=3)
     asked = parser.parse_args()
-    place = Workspace(asked.folder) if (asked.folder / "dvc.lock").is_file() else make_workspace(asked.folder, asked.rows)
+    place = (
+        Workspace(asked.folder) if (asked.folder / "dvc.lock").is_file() else make_workspace(asked.folder, asked.rows)
+    )
     lines = ["| question | rows | seconds | CPU seconds | exit code |", "| --- | ---: | ---: | ---: | ---: |"]
     for one in measure(place, asked.rows, asked.repetitions):
         said = [" ".join(f"{value:.1f}" for value in one[key]) for key in ("seconds", "user_seconds")]

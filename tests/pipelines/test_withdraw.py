@@ -194,7 +194,9 @@ def test_pages_hold_the_answers_and_nothing_that_runs_or_loads(world: World, rec
         "model": model_page(found, world.place),
         "case": case_page(case.audit(record, world.store, "q7_0"), world.place),
         "data": data_page(changes.audit(record, "data-v2", "data-v3"), world.place),
-        "ledger": ledger_page({"ok": True, "entries": 0, "broken_at": None, "problems": [], "drift": []}, [], world.place),
+        "ledger": ledger_page(
+            {"ok": True, "entries": 0, "broken_at": None, "problems": [], "drift": []}, [], world.place
+        ),
     }
     for name, page in pages.items():
         write_page(tmp_path / f"{name}.html", page)
@@ -238,6 +240,8 @@ def test_a_purge_takes_old_shards_from_cache_and_remote_and_leaves_the_answer_wh
 def test_a_case_that_is_still_live_is_not_purged(world: World) -> None:
     with open_record(world.place) as record, pytest.raises(UsageError, match="no tombstone"):
         purge.plan(record, world.store, f"{OPEN}/p1_0")
-    segfoundry("withdraw", "--case", f"{OPEN}/p1_0", "--reason", "x", "--no-build", "--workspace", str(world.place.root))
+    segfoundry(
+        "withdraw", "--case", f"{OPEN}/p1_0", "--reason", "x", "--no-build", "--workspace", str(world.place.root)
+    )
     with open_record(world.place) as record, pytest.raises(CheckFailed, match="still in the newest data version"):
         purge.plan(record, world.store, f"{OPEN}/p1_0")

@@ -69,7 +69,9 @@ def make_world(folder: Path) -> World:
         card = folder / f"{name}.yaml"
         card.write_text(text, encoding="utf-8")
         write_raw(folder / "raw" / name, pictures)
-        segfoundry("data", "ingest", "--card", str(card), "--root", str(folder / "raw" / name), "--workspace", str(root))
+        segfoundry(
+            "data", "ingest", "--card", str(card), "--root", str(folder / "raw" / name), "--workspace", str(root)
+        )
     place = Workspace.existing(root)
     store = open_store(place)
     register(place, store, folder / "one")

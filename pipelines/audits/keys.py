@@ -181,12 +181,21 @@ def _spelt_like(record: Record, dataset: str, wanted: str) -> list[str]:
     table = pq.read_table(file, columns=columns, read_dictionary=columns)
     found: list[str] = []
     for column in columns:
-        texts = pc.unique(table.column(column).unify_dictionaries())
-        names = pc.cast(texts, pa.string())
-        lower = pc.utf8_lower(names)
-        keep = pc.match_substring(lower, wanted)
-        for like in (pc.starts_with(lower, wanted[:_NEAR_LETTERS]), pc.ends_with(lower, wanted[-_NEAR_LETTERS:])):
-            keep = pc.or_(keep, like)
-        few = len(names) <= _NEAR_POOL
-        found += (names if few else names.filter(keep)).slice(0, _NEAR_POOL).to_pylist()
+        texts = pc.cast(pc.unique(table.column(column).unify_dictionaries()), pa.string())
+        found += _pool(texts, wanted).to_pylist()
     return list(dict.fromkeys(found))
+
+
+def _pool(texts: pa.Array, wanted: str) -> pa.Array:
+    """At most `_NEAR_POOL` of `texts`: those that share the longest beginning, or the longest end, with `wanted`."""
+    if len(texts) <= _NEAR_POOL:
+        return texts
+    lower = pc.utf8_lower(texts)
+    keep = pc.match_substring(lower, wanted)
+    for matches, part in ((pc.starts_with, lambda n: wanted[:n]), (pc.ends_with, lambda n: wanted[-n:])):
+        for letters in range(len(wanted), _NEAR_LETTERS - 1, -1):
+            like = matches(lower, part(letters))
+            if pc.sum(like).as_py() >= _NEAR:
+                keep = pc.or_(keep, like)
+                break
+    return texts.filter(keep).slice(0, _NEAR_POOL)

@@ -29,7 +29,7 @@ def model_page(found: Document, place: Workspace) -> Page:
         Badge("can be rebuilt" if rebuild["possible"] else "cannot be rebuilt", GOOD if rebuild["possible"] else BAD)
     )
     if withdrawn:
-        badges.append(Badge(f"{len(withdrawn)} withdrawn cases in its data", BAD))
+        badges.append(Badge(f"withdrawn cases in its data: {len(withdrawn)}", BAD))
     if found["gate"]:
         badges.append(Badge(f"gate: {found['gate']['verdict']}", GOOD if found["gate"]["verdict"] == "pass" else BAD))
     sections = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -53,7 +54,8 @@ def plan(record: Record, store: RegistryStore, text: str) -> Document:
 
 
 def carry_out(record: Record, store: RegistryStore, planned: Document, *, actor: str) -> Document:
-    """Delete what `plan` listed; again after a kill goes on. Returns the plan with "removed": objects by place.
+    """Delete what `plan` listed; again after a kill goes on. Returns the plan with "removed" (objects by place) and
+    "prepared" (folders of decoded shards on this machine).
 
     What was purged is written to git and the ledger before the first object goes, so that no version is found
     broken without a reason.
@@ -95,7 +97,7 @@ def carry_out(record: Record, store: RegistryStore, planned: Document, *, actor:
         md5, there = next(iter(left.items()))
         msg = f"purge: {len(left)} objects are still there, first {md5} in {', '.join(there)}. Run it again"
         raise CheckFailed(msg)
-    return {**planned, "removed": removed, "changed": bool(removed or new)}
+    return {**planned, "removed": removed, "prepared": local, "changed": bool(removed or new or local)}
 
 
 def _refuse(record: Record, key: keys.Key, found: Document) -> None:
@@ -118,6 +120,17 @@ def _refuse(record: Record, key: keys.Key, found: Document) -> None:
             f"shards. Build without it first: segfoundry data ingest {datasets} --workspace {record.place.root}"
         )
         raise CheckFailed(msg)
+
+
+def _remove_prepared(record: Record, names: Sequence[str]) -> int:
+    """Remove the arrays that training decoded from shards of these cases and keeps on this machine; return how many."""
+    count = 0
+    for index in (record.place.state / "train" / "prepared").glob("*/index.json"):
+        text = index.read_text(encoding="utf-8")
+        if any(f'"{name}/' in text or f'"{name}"' in text for name in names):
+            shutil.rmtree(index.parent)
+            count += 1
+    return count
 
 
 Found = tuple[str, Document]  # MD5, and what it is

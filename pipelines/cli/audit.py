@@ -95,7 +95,7 @@ def model(
         *[f"{one['dataset']}: {one['why']}" for one in found["unread"]],
         table("Can it be built again?", ["what", "there", "found", "what to do"], checks),
         found["rebuild"]["verdict"],
-        f"build it again:\n{found['rebuild']['command']}",
+        f"{'build it again' if found['rebuild']['possible'] else 'what made it'}:\n{found['rebuild']['command']}",
         *_written(html, csv),
     )
 

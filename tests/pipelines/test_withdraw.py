@@ -225,7 +225,7 @@ def test_a_purge_takes_old_shards_from_cache_and_remote_and_leaves_the_answer_wh
             assert not record.objects.path(one["md5"]).exists()
         again = purge.carry_out(record, store, purge.plan(record, store, f"{OPEN}/p0_0"), actor="ann")
         assert not again["changed"]
-        with pytest.raises(ServiceError, match="purged on .* by ann.*cannot be rebuilt"):
+        with pytest.raises(ServiceError, match=r"purged on .* by ann.*cannot be rebuilt"):
             record.file(OPEN, "data-v1", shards[0]["file"].rpartition("/")[2])
         # the live version lost nothing, and manifests still answer
         assert all(record.objects.where(record.files(OPEN, "data-v3").values()).values())

@@ -192,9 +192,12 @@ def _pool(texts: pa.Array, wanted: str) -> pa.Array:
         return texts
     lower = pc.utf8_lower(texts)
     keep = pc.match_substring(lower, wanted)
-    for matches, part in ((pc.starts_with, lambda n: wanted[:n]), (pc.ends_with, lambda n: wanted[-n:])):
-        for letters in range(len(wanted), _NEAR_LETTERS - 1, -1):
-            like = matches(lower, part(letters))
+    for matches, parts in (
+        (pc.starts_with, [wanted[:letters] for letters in range(len(wanted), _NEAR_LETTERS - 1, -1)]),
+        (pc.ends_with, [wanted[-letters:] for letters in range(len(wanted), _NEAR_LETTERS - 1, -1)]),
+    ):
+        for part in parts:
+            like = matches(lower, part)
             if pc.sum(like).as_py() >= _NEAR:
                 keep = pc.or_(keep, like)
                 break

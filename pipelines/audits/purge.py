@@ -90,6 +90,7 @@ def carry_out(record: Record, store: RegistryStore, planned: Document, *, actor:
         for where in one["in"]:
             record.objects.remove(one["md5"], where)
             removed[where] = removed.get(where, 0) + 1
+    local = _remove_prepared(record, planned["cases"])
     left = {
         md5: there for md5, there in record.objects.where(one["md5"] for one in planned["objects"]).items() if there
     }

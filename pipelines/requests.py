@@ -1,7 +1,8 @@
 """`retrain_requests.jsonl`: who asked for a retraining and why, in the workspace's git. `docs/audit.md` has the format.
 
 A line is only ever appended. Nothing is struck out: a request is answered once a version of the model was registered
-that was trained on a later data version than the request names, which the registry knows.
+that was trained on a later data version than the request names, from weights that had not learnt from its cases; the
+registry knows both.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from infra.errors import DataError
 from infra.repository import TAG_PREFIX
 from infra.storage import digest_of, write_text
 from pipelines.workspace import Workspace
+from registry.audit import TEST, USES
 from registry.lineage import TAG
 from registry.store import ModelVersion
 
 REQUESTS_FILE = "retrain_requests.jsonl"
 WITHDRAWN = "withdrawn"  # a cause
+_TESTED = USES[TEST]
 Request = dict[str, Any]
 
 
@@ -84,9 +87,28 @@ def ask(
 
 
 def answered_by(request: Request, versions: Sequence[ModelVersion]) -> int | None:
-    """The first version that was trained on later data than the request names; None while there is none."""
-    later = [one.version for one in versions if _number(one.tags.get(f"{TAG}data_version", "")) > _asked(request)]
+    """The first version of later data than the request names that has not learnt from its cases; None without one."""
+    learnt = learnt_from(request, versions)
+    later = [
+        one.version
+        for one in versions
+        if _number(one.tags.get(f"{TAG}data_version", "")) > _asked(request) and one.version not in learnt
+    ]
     return min(later, default=None)
+
+
+def learnt_from(request: Request, versions: Sequence[ModelVersion]) -> set[int]:
+    """Versions that learnt from the cases of a request, and those that started from their weights.
+
+    A training that is to answer the request must not start from one of them.
+    """
+    found = {int(one["version"]) for one in request["models"] if set(one["uses"]) - {_TESTED}}
+    weights = {one.weights_sha256 for one in versions if one.version in found and one.weights_sha256}
+    for one in sorted(versions, key=lambda each: each.version):  # a parent is older
+        if one.version in found or one.tags.get(f"{TAG}start_sha256", "") in weights:
+            found.add(one.version)
+            weights |= {one.weights_sha256} - {""}
+    return found
 
 
 def open_requests(place: Workspace, versions: Sequence[ModelVersion]) -> list[Request]:

@@ -167,6 +167,11 @@ def test_the_retraining_is_asked_for_until_a_later_model_is_there(world: World) 
     # started from the weights of the model that had learnt from the case
     version = register(world.place, world.store, world.raw.parent / "two", threshold=90.0,
                        start_sha256=first.weights_sha256)  # fmt: skip
+    # so it answers the case that was only a test, and not the one that its parent had learnt from
+    versions = world.store.versions(MODEL_NAME)
+    assert [one["key"] for one in requests.open_requests(world.place, versions)] == [f"{OPEN}/p0_0"]
+    assert requests.learnt_from(wanted[1], versions) == {1, version}
+    register(world.place, world.store, world.raw.parent / "three", threshold=80.0)
     assert requests.open_requests(world.place, world.store.versions(MODEL_NAME)) == []
     with open_record(world.place) as record:
         seen = case.audit(record, world.store, f"{OPEN}/p0_0")["models"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.audits.changes import REASONS
 from pipelines.workspace import Workspace
+from preprocessing.leakage import KINDS
 from preprocessing.schema import SPLITS
 from registry.audit_page import BAD, GOOD, NOTE, Badge, IdList, Page, Section
 
@@ -212,6 +213,20 @@ def ledger_page(found: Document, entries: Sequence[Document], place: Workspace) 
     ]
     shown = [one for one in sections if one.rows]
     return Page("Ledger of promotions", f"{found['entries']} rows", [holds], "", (), shown, footer(place))
+
+
+def leakage_page(found: Document, place: Workspace) -> Page:
+    """What `preprocessing.leakage` found: the same patient or picture on both sides of a split."""
+    held = Badge("no crossing", GOOD) if found["ok"] else Badge("patients or pictures on both sides of a split", BAD)
+    keys = ["train", "part", "held_out", "split", *KINDS]
+    examples = [[one["kind"], *one["samples"], one.get("correlation", one.get("value"))] for one in found["examples"]]
+    sections = [
+        Section("Crossings", columns=keys, rows=_rows(found["matrix"], *keys), right=KINDS),
+        Section("Examples", columns=["kind", "sample", "held out", "correlation or value"], rows=examples),
+    ]
+    shown = [one for one in sections if one.rows]
+    title = f"Leakage within and between {len(found['datasets'])} datasets"
+    return Page("Train against held out", title, [held], ", ".join(found["datasets"]), (), shown, footer(place))
 
 
 def _rows(documents: Sequence[Document], *keys: str) -> list[list[Any]]:

@@ -7,17 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.output import JsonOption, WorkspaceOption, found_failure, show, table
+from pipelines.cli.output import HtmlOption, JsonOption, WorkspaceOption, found_failure, show, table
 
 app = typer.Typer(
     no_args_is_help=True, help="Proof: what made a model, where a case went, whether files and ledger hold."
 )
-HtmlOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--html", metavar="FILE", help="Also write the answer as one HTML page that prints and needs no script."
-    ),
-]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")]
 
 

@@ -135,7 +135,9 @@ def test_a_withdrawn_case_its_flipped_twin_and_its_copy_elsewhere_leave_every_li
     assert {row["case_id"]: row["reason"] for row in refused} == dict.fromkeys(
         ("p0_0", "p8_0", "p9_0", "p9_1"), "withdrawn"
     )
-    assert segfoundry("data", "card", OPEN, *where)["leakage"]["ok"]
+    page = root.parent / "leakage.html"
+    assert segfoundry("data", "leakage", "--html", str(page), *where)["ok"]
+    assert "no crossing" in page.read_text(encoding="utf-8")
     assert segfoundry("audit", "withdrawn", "--shards", *where)["ok"]
 
 

@@ -25,7 +25,7 @@ from pipelines.bench.manifests import SLICES, write
 from pipelines.workspace import Workspace
 from preprocessing.schema import DATASET_FILE, MANIFEST_FILE
 
-DATASET = "MadeUp"
+DATASET = "made_up"  # as the manifests say
 TARGET_S = 10.0
 LIMIT_S = 600
 

@@ -9,10 +9,14 @@ import pytest
 
 from infra.errors import DataError, UsageError
 from pipelines import requests
-from pipelines.audits import purged
-from pipelines.audits.keys import _pool
+from pipelines.audits import changes, purged
+from pipelines.audits.keys import _pool, find
 from pipelines.audits.model import named
+from pipelines.audits.pages import data_page
+from pipelines.audits.record import open_record
+from pipelines.bench.audits import DATASET, make_workspace
 from pipelines.workspace import MODEL_NAME, Workspace
+from registry.audit_page import BAD
 from registry.store import ModelVersion
 
 
@@ -71,3 +75,25 @@ def test_near_names_are_looked_for_among_those_that_begin_alike() -> None:
     pool = _pool(names, "case01234x").to_pylist()
     assert "case012345" in pool
     assert len(pool) < 2000
+
+
+def test_a_case_in_another_split_than_before_is_told_as_an_error(tmp_path: Path) -> None:
+    """On the benchmark's workspace: of 20,000 rows every 1,000th changed, each time in another way."""
+    place = make_workspace(tmp_path / "workspace", 20_000)
+    with open_record(place) as record:
+        found = changes.audit(record, "data-v1", "data-v2")
+        assert find(record, f"{DATASET}/case00000500").of(DATASET) == ("case00000500",)
+        assert find(record, f"{DATASET}/case00000500/z0003").sample == f"{DATASET}/case00000500/z0003"
+    assert not found["ok"]
+    assert found["datasets"][0]["counts"] == {
+        "relabelled": 4,
+        "pixels changed": 4,
+        "samples added": 4,
+        "samples removed": 4,
+        "split moved": 4,
+    }
+    moved = [one for one in found["datasets"][0]["changes"] if one["reason"] == "split moved"]
+    assert all("→" in one["detail"] for one in moved)
+    page = data_page(found, place)
+    assert page.badges[0].kind == BAD
+    assert len(page.sections[1].bad) == 4

@@ -35,6 +35,8 @@ VERSIONED = [
     "recipes",
     "cards",
     "withdrawn.jsonl",
+    "retrain_requests.jsonl",
+    "purged.jsonl",
     ".gitignore",
     ".dvcignore",
     ".dvc/config",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,53 +17,11 @@ from infra.errors import ServiceError, UsageError
 from pipelines.workspace import Workspace
 from preprocessing.diff import diff_manifests, nothing_changed
 from preprocessing.schema import DATASET_FILE, FINGERPRINT_FILE, MANIFEST_FILE, MANIFEST_SCHEMA
-from registry.audit import Recorded, rows_of_case
 
 
 def data_versions(workspace: Workspace) -> list[str]:
     """All data versions, oldest first."""
     return repository.data_tags(workspace.root)
-
-
-def manifests(workspace: Workspace) -> dict[str, dict[str, Recorded]]:
-    """Data version -> dataset -> its manifest, to be searched. A dataset that did not change is read once."""
-    known: dict[tuple[str, str], Recorded] = {}
-    found: dict[str, dict[str, Recorded]] = {}
-    for tag in data_versions(workspace):
-        found[tag] = {}
-        for name, entry in workspace.repo.lock_at(tag).items():
-            if not name.startswith(INGEST_PREFIX):
-                continue
-            dataset, digest = name.removeprefix(INGEST_PREFIX), entry["outs"][0]["md5"]
-            if (dataset, digest) not in known:
-                known[(dataset, digest)] = _recorded(workspace, dataset, tag)
-            found[tag][dataset] = known[(dataset, digest)]
-    return found
-
-
-def _recorded(workspace: Workspace, dataset: str, tag: str) -> Recorded:
-    payload = workspace.repo.read_bytes_at(f"data/{dataset}/{MANIFEST_FILE}", tag)
-    digest = str(_told(workspace, dataset, tag)["manifest_digest"])
-    return Recorded(digest, lambda names: rows_of_case(io.BytesIO(payload), names))
-
-
-def distinct_versions(workspace: Workspace, dataset: str, tags: Iterable[str]) -> list[str]:
-    """Of data versions `tags` that hold `dataset`, one for each content: what did not change is asked once."""
-    first: dict[str, str] = {}
-    for tag in tags:
-        first.setdefault(_digests(workspace, tag)[dataset], tag)
-    return list(first.values())
-
-
-def table_at(workspace: Workspace, dataset: str, tag: str, file: str) -> pa.Table | None:
-    """A table of a dataset version as it was; None where that version was built without it."""
-    try:
-        payload = workspace.repo.read_bytes_at(f"data/{dataset}/{file}", tag)
-    except ServiceError:
-        # an older build without this table, or a cache that was cleaned: the manifest tells which
-        workspace.repo.read_bytes_at(f"data/{dataset}/{MANIFEST_FILE}", tag)
-        return None
-    return pq.read_table(io.BytesIO(payload))
 
 
 def compare(workspace: Workspace, old: str, new: str, dataset: str = "") -> dict[str, dict[str, Any]]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from preprocessing import hashes, schema
 from preprocessing.dedup import Part, matches, named_in
@@ -39,13 +41,38 @@ def kept_beside(folder: Path, cases: Collection[str]) -> list[str]:
 
     Found as duplicates are (`preprocessing.dedup`); the cases' own groups are not asked.
     """
-    manifest = schema.read_manifest(folder).select(["case_id", "group_id", "split"]).to_pylist()
+    rows = _rows(folder)
+    return _shown_by(
+        Part([row for row in rows if row["case_id"] in cases], lambda keys: hashes.pictures(folder, keys)),
+        Part([row for row in rows if row["case_id"] not in cases], lambda keys: hashes.pictures(folder, keys)),
+    )
+
+
+def kept_in(folder: Path, cases: Collection[str], other: Path) -> list[str]:
+    """Groups of the version in `other` that show what one of `cases` of the version in `folder` shows, sorted.
+
+    A group of the same name is the same patient and is named too.
+    """
+    own = [row for row in _rows(folder) if row["case_id"] in cases]
+    if not own:
+        return []
+    groups = {row["group_id"] for row in own}
+    beside = _rows(other)
+    found = _shown_by(
+        Part(own, lambda keys: hashes.pictures(folder, keys)), Part(beside, lambda keys: hashes.pictures(other, keys))
+    )
+    return sorted({*found, *(groups & {row["group_id"] for row in beside})})
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """The hashes of the version in `folder`, each with the group and split of its case."""
+    columns = ["case_id", "group_id", "split"]
+    manifest = pq.read_table(folder / schema.MANIFEST_FILE, columns=columns).to_pylist()
     where = {row["case_id"]: {"group_id": row["group_id"], "split": row["split"]} for row in manifest}
-    rows = [
+    return [
         {**row, **where[row["case_id"]]} for row in hashes.of_version(folder).to_pylist() if row["case_id"] in where
     ]
-    sides = [
-        Part([row for row in rows if (row["case_id"] in cases) is own], lambda keys: hashes.pictures(folder, keys))
-        for own in (True, False)
-    ]
-    return sorted({match.right["group_id"] for match in matches(*sides)})
+
+
+def _shown_by(own: Part, others: Part) -> list[str]:
+    return sorted({match.right["group_id"] for match in matches(own, others)})

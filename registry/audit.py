@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,11 +11,12 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infra.errors import ServiceError
 from registry.lineage import TAG, licence_name
 from registry.promote import PROMOTE, ROLLBACK
 from registry.store import ModelVersion, RegistryStore
 
-_PLACE = ["case_id", "group_id", "split", "shard"]
+_PLACE = ["sample_id", "case_id", "group_id", "split", "shard"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Recorded:
 
 
 Manifests = Mapping[str, Mapping[str, Recorded]]
+Measured = Callable[[ModelVersion], Mapping[str, str]]
+TEST = "test"
+USES = {"train": "trained on", "val": "validated on", TEST: "tested on"}
 
 
 def rows_of_case(manifest: Path | BinaryIO, identifiers: tuple[str, ...]) -> pa.Table:
@@ -38,7 +43,7 @@ def rows_of_case(manifest: Path | BinaryIO, identifiers: tuple[str, ...]) -> pa.
 
 
 def audit_model(store: RegistryStore, name: str, version_or_alias: str | int) -> dict[str, Any]:
-    """Data, licences, code, parameters, parent, evaluation and gate of a version, and how to build it again."""
+    """Data, licences, code, parameters, parent, evaluation, gate and ledger rows of a version."""
     version = store.resolve(name, version_or_alias)
     lineage = store.lineage_of(name, version.version)
     evaluation = store.evaluation_of(name, version.version)
@@ -75,16 +80,11 @@ def audit_model(store: RegistryStore, name: str, version_or_alias: str | int) ->
         "evaluation": {"digest": lineage["evaluation_digest"], "split": evaluation["split"], **evaluation["summary"]},
         "gate": gate.to_dict() if gate else None,
         "ledger": history,
-        "rebuild": rebuild_command(lineage),
+        "manifest_digests": dict(lineage.get("manifest_digests") or {}),
+        "start_licences": lineage.get("start_licences") or [],
+        "lora": lineage.get("lora"),
+        "withdrawn": json.loads(version.tags.get(f"{TAG}withdrawn", "[]")),
     }
-
-
-def rebuild_command(lineage: dict[str, Any]) -> str:
-    """The commands, run in the workspace, that build the model again from its data version."""
-    return (
-        f"git checkout {lineage['data_version']} && dvc checkout && dvc repro train evaluate"
-        f"  # with the code at {lineage['code_commit']}"
-    )
 
 
 def audit_ledger(store: RegistryStore) -> dict[str, Any]:
@@ -119,28 +119,101 @@ def audit_ledger(store: RegistryStore) -> dict[str, Any]:
     }
 
 
-def audit_case(key: str, manifests: Manifests, models: list[ModelVersion]) -> dict[str, Any]:
+def audit_case(
+    key: str, manifests: Manifests, models: Sequence[ModelVersion], measured: Measured | None = None
+) -> dict[str, Any]:
     """Where a case is: data versions, datasets, splits, shards, and the models that saw it.
 
     `key` is a case or group identifier, alone or as "dataset/identifier". `manifests` holds the manifest of
     every dataset by data version; `models` is `store.versions(name)`. A model was trained on the case where
-    it names the manifest and the case is in its train split.
+    it names the manifest and the case is in its train split; `measured` adds datasets that it was only tested on.
     """
     dataset_wanted, _, identifier = key.rpartition("/")
+    wanted = {dataset: (identifier,) if dataset_wanted == dataset else (key,) for dataset in _all_datasets(manifests)}
+    places, unread = places_of(manifests, wanted)
+    return {
+        "key": key,
+        "found": bool(places),
+        "places": places,
+        "models": models_that_saw(places, models, measured),
+        "unread": unread,
+    }
+
+
+def places_of(
+    manifests: Manifests, wanted: Mapping[str, tuple[str, ...]]
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Where the cases or groups `wanted` (by dataset) are, and the dataset versions that cannot be read, with why."""
     places: list[dict[str, Any]] = []
+    unread: list[dict[str, str]] = []
     for data_version, tables in manifests.items():
         for dataset, manifest in tables.items():
-            names = (identifier,) if dataset_wanted == dataset else (key,)
-            places += _places(data_version, dataset, manifest, names)
+            if not wanted.get(dataset):
+                continue
+            try:
+                places += _places(data_version, dataset, manifest, wanted[dataset])
+            except ServiceError as error:
+                unread.append({"data_version": data_version, "dataset": dataset, "why": str(error)})
+    return places, unread
+
+
+def models_that_saw(
+    places: Sequence[dict[str, Any]], models: Sequence[ModelVersion], measured: Measured | None = None
+) -> list[dict[str, Any]]:
+    """Models whose data hold one of `places`, newest first, and those that started from the weights of such a one.
+
+    `measured(version)` gives dataset -> manifest digest of what a version was evaluated on.
+    """
     uses = sorted({(place["dataset"], place["manifest_digest"], place["split"]) for place in places})
     seen = []
     for model in models:
+        tested = measured(model) if measured and any(split == TEST for _, _, split in uses) else {}
         for dataset, digest, split in uses:
-            if model.tags.get(f"{TAG}manifest.{dataset}") == digest:
-                use = {"train": "trained on", "val": "validated on", "test": "tested on"}[split]
-                seen.append({"model": model.name, "version": model.version, "aliases": list(model.aliases),
-                             "dataset": dataset, "split": split, "use": use})  # fmt: skip
-    return {"key": key, "found": bool(places), "places": places, "models": seen}
+            named = model.tags.get(f"{TAG}manifest.{dataset}") == digest
+            if named or (split == TEST and tested.get(dataset) == digest):
+                seen.append(_seen(model, dataset, split, USES[split]))
+    return [*seen, *_heirs(seen, models)]
+
+
+def measured_on(store: RegistryStore, version: ModelVersion) -> Mapping[str, str]:
+    """Dataset -> manifest digest of what a version was evaluated on, external test sets too; empty where unknown."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        figures = store.evaluation_of(version.name, version.version)
+    except (MlflowException, OSError):  # its files were deleted: its tags tell what it was trained on
+        return {}
+    found: Mapping[str, str] = figures.get("manifest_digests") or {}
+    return found
+
+
+def _heirs(seen: Sequence[dict[str, Any]], models: Sequence[ModelVersion]) -> list[dict[str, Any]]:
+    """Versions that started from the weights of one that had learnt from the case, and so on down the line."""
+    learnt = {(one["model"], one["version"]) for one in seen if one["split"] != TEST}
+    by_weights = {model.weights_sha256: model for model in models if model.weights_sha256}
+    found: list[dict[str, Any]] = []
+    for model in sorted(models, key=lambda one: one.version):  # a parent is older
+        parent = by_weights.get(model.tags.get(f"{TAG}start_sha256", ""))
+        if parent and parent is not model and (parent.name, parent.version) in learnt:
+            if (model.name, model.version) not in learnt:
+                found.append(_seen(model, "", "", f"started from version {parent.version}"))
+            learnt.add((model.name, model.version))
+    return found
+
+
+def _seen(model: ModelVersion, dataset: str, split: str, use: str) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "version": model.version,
+        "aliases": list(model.aliases),
+        "dataset": dataset,
+        "split": split,
+        "use": use,
+    }
+
+
+def _all_datasets(manifests: Manifests) -> list[str]:
+    return sorted({dataset for tables in manifests.values() for dataset in tables})
 
 
 def _places(data_version: str, dataset: str, manifest: Recorded, names: tuple[str, ...]) -> list[dict[str, Any]]:

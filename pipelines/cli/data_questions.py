@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.output import JsonOption, WorkspaceOption, found_failure, show, table
+from pipelines.cli.output import HtmlOption, JsonOption, WorkspaceOption, found_failure, show, table
 
 NameArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Name of a card, in any case of letters.")]
 
@@ -107,7 +107,7 @@ def _yes(value: bool) -> str:
     return "moved" if value else ""
 
 
-def leakage(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def leakage(html: HtmlOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """The same patient or picture on both sides of a split, within and between the workspace's datasets.
 
     Found by group, by equal pixels with and without their labels, as near duplicates (JPEG, resizing, flips,
@@ -127,6 +127,11 @@ def leakage(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> N
     found = gates.leakage(place, names)
     if not found["ok"]:
         found_failure()
+    if html:
+        from pipelines.audits.pages import leakage_page
+        from registry.audit_page import write_page
+
+        write_page(html, leakage_page(found, place))
     shown: list[Any] = [_matrix(found), f"no crossing within or between {len(names)} datasets"]
     if found["matrix"]:
         keys = ["train", "part", "held_out", "split", *KINDS]

@@ -28,6 +28,12 @@ WorkspaceOption = Annotated[
         "else workspaces/demo for demo and workspaces/default for the rest.",
     ),
 ]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--html", metavar="FILE", help="Also write the answer as one HTML page that prints and needs no script."
+    ),
+]
 LicenceOption = Annotated[
     str | None,
     typer.Option(

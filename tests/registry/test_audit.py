@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from infra.errors import ServiceError
 from preprocessing.schema import MANIFEST_SCHEMA
 from registry.audit import Recorded, audit_case, rows_of_case
 from registry.lineage import licence_strictness, strictest_licence
@@ -50,7 +51,8 @@ def test_a_case_is_found_in_every_version_split_shard_and_model_that_holds_it():
     assert [(one["version"], one["use"]) for one in patient["models"]] == [(1, "trained on"), (2, "trained on")]
     tested = audit_case("d/c2", versions, models)
     assert {one["use"] for one in tested["models"]} == {"tested on"}
-    assert audit_case("nobody", versions, models) == {"key": "nobody", "found": False, "places": [], "models": []}
+    nobody = audit_case("nobody", versions, models)
+    assert nobody == {"key": "nobody", "found": False, "places": [], "models": [], "unread": []}
 
 
 def test_a_patient_in_two_splits_is_told_of_each():
@@ -58,6 +60,48 @@ def test_a_patient_in_two_splits_is_told_of_each():
     model = ModelVersion("m", 1, "r", {"segfoundry.manifest.d": leaking.digest}, ())
     answer = audit_case("p1", {"data-v1": {"d": leaking}}, [model])
     assert sorted(one["use"] for one in answer["models"]) == ["tested on", "trained on"]
+
+
+def test_what_a_model_learnt_goes_on_into_those_that_start_from_its_weights():
+    table = manifest(("c1", "p1", "train"), ("c2", "p2", "test"))
+
+    def version(number: int, weights: str, start: str, data: str = "other") -> ModelVersion:
+        tags = {"weights_sha256": weights, "start_sha256": start, "manifest.d": data}
+        return ModelVersion("m", number, "r", {f"segfoundry.{key}": value for key, value in tags.items()}, ())
+
+    models = [
+        version(4, "w4", "w0"),
+        version(3, "w3", "w2"),
+        version(2, "w2", "w1"),
+        version(1, "w1", "w0", table.digest),
+    ]
+    learnt = audit_case("c1", {"data-v1": {"d": table}}, models)["models"]
+    assert [(one["version"], one["use"]) for one in learnt] == [
+        (1, "trained on"),
+        (2, "started from version 1"),
+        (3, "started from version 2"),
+    ]
+    tested = audit_case("c2", {"data-v1": {"d": table}}, models)["models"]
+    assert [(one["version"], one["use"]) for one in tested] == [(1, "tested on")]  # nothing is learnt from a test
+
+
+def test_a_model_that_was_only_measured_on_an_external_set_is_found_by_its_evaluation():
+    table = manifest(("c2", "p2", "test"))
+    model = ModelVersion("m", 1, "r", {}, ())
+    assert audit_case("c2", {"data-v1": {"d": table}}, [model])["models"] == []
+    seen = audit_case("c2", {"data-v1": {"d": table}}, [model], lambda _: {"d": table.digest})["models"]
+    assert [one["use"] for one in seen] == ["tested on"]
+
+
+def test_a_version_that_cannot_be_read_is_named_and_hides_no_other():
+    def gone(names: tuple[str, ...]) -> pa.Table:
+        msg = "purged"
+        raise ServiceError(msg)
+
+    table = manifest(("c1", "p1", "train"))
+    found = audit_case("c1", {"data-v1": {"d": Recorded("old", gone)}, "data-v2": {"d": table}}, [])
+    assert [one["data_version"] for one in found["places"]] == ["data-v2"]
+    assert found["unread"] == [{"data_version": "data-v1", "dataset": "d", "why": "purged"}]
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,12 @@ from infra import repository
 from infra.errors import CheckFailed, DataError, ServiceError, UsageError
 from infra.settings import load_settings
 from infra.storage import read_json
+from pipelines.gates import leakage
 from pipelines.workspace import MODEL_NAME, PROJECT, Workspace
-from preprocessing.schema import MANIFEST_FILE, read_dataset_file
+from preprocessing.schema import DATASET_FILE, MANIFEST_FILE, read_dataset_file
 from preprocessing.schema.pixels import decode
-from registry.gate import GateReport, decide
+from registry.gate import GateReport
+from registry.judging import judge as judge_version
 from registry.ledger import default_actor
 from registry.lineage import Lineage, build_lineage
 from registry.packaging import Example
@@ -78,20 +80,21 @@ def register(workspace: Workspace, store: RegistryStore) -> Registered:
 
 def judge(workspace: Workspace, store: RegistryStore, version: int | str) -> GateReport:
     """The gate's verdict on a version. The champion keeps the verdict it was promoted with."""
-    chosen = store.resolve(MODEL_NAME, version)
-    if CHAMPION in chosen.aliases:
-        kept = store.gate_of(MODEL_NAME, chosen.version)
-        if kept is not None:
-            return kept
-    return decide(
-        store.evaluation_of(MODEL_NAME, chosen.version),
-        store.champion_evaluation(MODEL_NAME),
-        workspace.params().gate.model_dump(),
-        lineage={
-            **store.lineage_of(MODEL_NAME, chosen.version),
-            "current_data_version": workspace.repo.tag_data_version().tag,
-        },
+    params = workspace.params()
+    rules = params.gate.rules()
+    return judge_version(
+        store,
+        MODEL_NAME,
+        version,
+        rules,
+        current_data_version=workspace.repo.tag_data_version().tag,
+        leakage=leakage(workspace, _made(workspace)) if rules["leakage_clean"] else None,
     )
+
+
+def _made(workspace: Workspace) -> list[str]:
+    """The datasets that there is a version of."""
+    return [name for name in workspace.params().datasets if (workspace.data / name / DATASET_FILE).is_file()]
 
 
 def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> bool:

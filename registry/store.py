@@ -229,8 +229,18 @@ class RegistryStore:
 
     def read_json_artifact(self, run_id: str, path: str) -> Any:
         """A JSON artifact of a run."""
+        with self.artifact(run_id, path) as found:
+            return read_json(found)
+
+    @contextlib.contextmanager
+    def artifact(self, run_id: str, path: str) -> Iterator[Path]:
+        """A copy of an artifact of a run, for the block."""
         with self._scratch() as folder, no_progress_bars():
-            return read_json(Path(self.client.download_artifacts(run_id, path, str(folder))))
+            yield Path(self.client.download_artifacts(run_id, path, str(folder)))
+
+    def has_artifact(self, run_id: str, path: str) -> bool:
+        """Whether a run holds an artifact."""
+        return any(one.path == path for one in self.client.list_artifacts(run_id, path.rpartition("/")[0]))
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:

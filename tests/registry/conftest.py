@@ -11,7 +11,12 @@ from registry.store import Registered, RegistryStore
 from tests.registry import samples
 
 MODEL = "segfoundry-demo"
-RULES = {"min_dice_text": 0.25, "min_gain_over_start": 0.05, "max_score_absent": 0.25, "max_loss_per_dataset": 0.05}
+RULES: dict[str, Any] = {
+    "min_dice_text": 0.25,
+    "min_gain_over_start": 0.05,
+    "max_score_absent": 0.25,
+    "max_loss_per_dataset": 0.05,
+}
 
 
 @dataclass(frozen=True)

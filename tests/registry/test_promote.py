@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,7 @@ from registry.audit import audit_ledger, audit_model
 from registry.gate import GateReport, decide
 from registry.promote import promote, reconcile, rollback, rolled_back
 from registry.store import RegistryStore
-from tests.registry.conftest import MODEL, RULES, Made
+from tests.registry.conftest import MODEL, RULES, Made, unguarded
 
 Make = Callable[..., Made]
 
@@ -120,25 +119,22 @@ def test_a_gate_that_was_not_about_this_version_or_this_champion_promotes_nothin
     assert store.aliases(MODEL) == {"champion": 1}
 
 
-def test_of_two_promotions_at_once_the_second_is_told(
-    store: RegistryStore, make: Make, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_promotion_waits_for_the_one_at_work_and_is_then_told(store: RegistryStore, make: Make, tmp_path: Path):
     one, other = make("one"), make("other", threshold=90.0)
     first, second = _version(store, one), _version(store, other)
     gates = judge(store, one), judge(store, other)
-    intend = module._intend
-    raced: list[bool] = []
-
-    def race(*given: object) -> object:
-        if not raced:
-            raced.append(True)
-            promote(store, MODEL, second, gate=gates[1], actor="bob", reason="quicker")
-        return intend(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "_intend", race)
-    with pytest.raises(CheckFailed, match="bob"):
-        promote(store, MODEL, first, gate=gates[0], actor="ann", reason="slower")
-    assert store.aliases(MODEL) == {"champion": 2}
+    slower = RegistryStore(store.tracking_uri, tmp_path / "mlartifacts")
+    assert slower.ledger.head() is None
+    with ThreadPoolExecutor(1) as pool:
+        with store.ledger.exclusive():
+            waiting = pool.submit(promote, slower, MODEL, first, gate=gates[0], actor="ann", reason="slower")
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.3)
+            assert store.ledger.entries() == []
+        waiting.result(timeout=30)
+    with pytest.raises(CheckFailed, match="against the present champion"):
+        promote(store, MODEL, second, gate=gates[1], actor="bob", reason="later")
+    assert store.aliases(MODEL) == {"champion": first}
     assert audit_ledger(store)["ok"]
 
 
@@ -148,9 +144,7 @@ def test_nothing_to_roll_back_to_is_said(store: RegistryStore, make: Make):
         rollback(store, MODEL, actor="bob", reason="back")
 
 
-def test_a_ledger_cut_off_at_its_end_and_an_alias_set_by_hand_are_found(
-    store: RegistryStore, make: Make, tmp_path: Path
-):
+def test_a_ledger_cut_off_at_its_end_and_an_alias_set_by_hand_are_found(store: RegistryStore, make: Make):
     _promote(store, make("first"))
     _promote(store, make("better", threshold=90.0))
     store.client.set_registered_model_alias(MODEL, "champion", "1")
@@ -159,9 +153,7 @@ def test_a_ledger_cut_off_at_its_end_and_an_alias_set_by_hand_are_found(
     assert "champion 2, MLflow says 1" in answer["drift"][0]
     store.client.set_registered_model_alias(MODEL, "champion", "2")
     assert audit_ledger(store)["ok"]
-    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
-        connection.execute("DROP TRIGGER segfoundry_ledger_no_delete")
-        connection.execute("DELETE FROM segfoundry_ledger WHERE position = 4")
+    unguarded(store.tracking_uri, "DELETE FROM segfoundry_ledger WHERE position = 4")
     answer = audit_ledger(store)
     assert not answer["ok"]
     assert "version 2 vouches for ledger row 4" in answer["problems"][0]

@@ -47,7 +47,7 @@ def _engine_is_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Made]:
     def make(name: str = "a", *, threshold: float = 100.0, change: dict[str, float] | None = None) -> Made:
-        candidate = samples.write_candidate(tmp_path / name / "candidate", threshold=threshold)
+        candidate = samples.write_candidate(tmp_path / name / "candidate", threshold=threshold, steps=24)
         evaluation = samples.write_evaluation(tmp_path / name / "evaluation", candidate, change=change)
         return Made(candidate, evaluation, samples.lineage(candidate, evaluation))
 
@@ -86,6 +86,18 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         return
     server = request.getfixturevalue("postgres_server")
     url = server.database(request.getfixturevalue("postgres_template"))
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of its own, of each kind that the ledger runs on."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'ledger.db'}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    url = server.database()
     yield url
     server.drop(url)
 

@@ -12,8 +12,8 @@ from tests.registry.conftest import unguarded
 
 
 @pytest.fixture
-def ledger(database_url: str) -> Ledger:
-    ledger = Ledger(database_url)
+def ledger(ledger_url: str) -> Ledger:
+    ledger = Ledger(ledger_url)
     for number in range(1, 6):
         ledger.append("promote", model="m", version=number, actor="ann", reason="because", details={"n": number})
     return ledger

@@ -23,7 +23,7 @@ from registry.ledger import default_actor
 from registry.lineage import Lineage, build_lineage
 from registry.packaging import Example
 from registry.predictor import decode_image
-from registry.promote import CHAMPION, promote, reconcile, rolled_back
+from registry.promote import CHAMPION, ApprovalNeeded, promote, reconcile, rolled_back
 from registry.report import write_report
 from registry.store import Registered, RegistryStore
 
@@ -104,6 +104,8 @@ def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> 
     reason = "the candidate passed the gate" if gate.passed else "the gate blocks the candidate"
     try:
         done = promote(store, registered.name, registered.version, gate=gate, actor=default_actor(), reason=reason)
+    except ApprovalNeeded:
+        return False
     except CheckFailed:
         if gate.passed:  # then it was not the gate: another promotion came first
             raise
@@ -170,6 +172,7 @@ def document(workspace: Workspace, store: RegistryStore, registered: Registered,
             "alias": next((alias for alias in (CHAMPION, *chosen.aliases) if alias in chosen.aliases), ""),
         },
         "gate": gate.to_dict(),
+        "waits_for_approval": gate.passed and gate.approval and CHAMPION not in chosen.aliases,
         "data_version": workspace.repo.tag_data_version().tag,
     }
 

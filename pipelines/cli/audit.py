@@ -11,6 +11,9 @@ from pipelines.cli.output import JsonOption, WorkspaceOption, found_failure, sho
 app = typer.Typer(
     no_args_is_help=True, help="Proof: what made a model, where a case went, whether files and ledger hold."
 )
+HeadOption = Annotated[
+    str, typer.Option("--head", metavar="HASH", help="A head noted down before: it must still be a row of the chain.")
+]
 
 
 def _open(option: Any) -> tuple[Any, Any]:
@@ -108,16 +111,18 @@ def data(
 
 
 @app.command()
-def ledger(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def ledger(head: HeadOption = "", workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Whether the hash chain of promotions holds and agrees with MLflow's aliases. Exit code 1 where not.
 
+    Note the head that it prints down outside of the database; given back as --head, it shows rows cut off since.
     Example: `segfoundry audit ledger --json`
     """
     from registry.audit import audit_ledger
 
     _, store = _open(workspace)
-    found = audit_ledger(store)
+    found = audit_ledger(store, head)
     if not found["ok"]:
         found_failure()
     problems = [*found["problems"], *found["drift"]]
-    show(found, f"{found['entries']} rows: {'the chain holds' if found['ok'] else 'does NOT hold'}", *problems)
+    said = "the chain holds" if found["ok"] else "does NOT hold"
+    show(found, f"{found['entries']} rows: {said}", f"head {found['head'] or 'unknown'}", *problems)

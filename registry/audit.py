@@ -91,7 +91,7 @@ def rebuild_command(lineage: dict[str, Any]) -> str:
 def audit_ledger(store: RegistryStore, head: str = "") -> dict[str, Any]:
     """Whether the chain holds, reaches every row that a version vouches for, and agrees with the aliases.
 
-    `head` is the hash of a row noted down elsewhere (an earlier answer's "head"): where no row has it, rows were cut off.
+    `head` is the hash of a row noted down elsewhere ("head" of an earlier answer): without it, rows were cut off.
     """
     check = store.ledger.verify(head)
     problems = [check.problem] if not check.ok else []

@@ -26,15 +26,21 @@ from registry.predictor import decode_image
 from registry.promote import CHAMPION, ApprovalNeeded, promote, reconcile, rolled_back
 from registry.report import write_report
 from registry.store import Registered, RegistryStore
+from registry.webhooks import Webhook
 
 Document = dict[str, Any]
 
 
 def open_store(workspace: Workspace) -> RegistryStore:
     """The registry of a workspace."""
-    ledger = load_settings().ledger_url or None
+    settings = load_settings()
+    url = settings.webhook_url.get_secret_value()
     return RegistryStore(
-        workspace.tracking_uri, workspace.artifact_root, ledger_url=ledger, temporary=workspace.temporary
+        workspace.tracking_uri,
+        workspace.artifact_root,
+        ledger_url=settings.ledger_url or None,
+        temporary=workspace.temporary,
+        webhook=Webhook(url, settings.webhook_secret.get_secret_value()) if url else None,
     )
 
 

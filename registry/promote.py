@@ -8,6 +8,8 @@ champion than its gate compared with, and is refused.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ from registry.gate import GateReport
 from registry.ledger import Entry, Overtaken
 from registry.lineage import TAG
 from registry.store import GATE_FILE, ModelVersion, RegistryStore
+from registry.webhooks import send_pending
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -86,7 +89,7 @@ def promote(
             f"model {name}: expected the name of who approves and a reason, found {approval.by!r}, {approval.reason!r}"
         )
         raise UsageError(msg)
-    with store.ledger.exclusive():
+    with _turn(store, name):
         present = _look(store, name)
         chosen = store.resolve(name, version)
         champion = present.aliases.get(CHAMPION)
@@ -117,7 +120,7 @@ def rollback(store: RegistryStore, name: str, *, actor: str, reason: str) -> Pro
 
     Raises CheckFailed where there is no previous one.
     """
-    with store.ledger.exclusive():
+    with _turn(store, name):
         present = _look(store, name)
         champion, previous = present.aliases.get(CHAMPION), present.aliases.get(PREVIOUS)
         if previous is None or champion is None:
@@ -138,8 +141,20 @@ def reconcile(store: RegistryStore, name: str) -> list[Entry]:
 
     Aliases that somebody set by hand are left as they are: `segfoundry audit ledger` tells of them.
     """
-    with store.ledger.exclusive():
+    with _turn(store, name):
         return _reconcile(store, name)
+
+
+@contextlib.contextmanager
+def _turn(store: RegistryStore, name: str) -> Iterator[None]:
+    """The ledger's lock for the block; what moved is told afterwards, when others may go on."""
+    try:
+        with store.ledger.exclusive():
+            yield
+    except CheckFailed:  # the challenger may have moved
+        send_pending(store, name, store.webhook)
+        raise
+    send_pending(store, name, store.webhook)
 
 
 def _reconcile(store: RegistryStore, name: str) -> list[Entry]:
@@ -276,7 +291,8 @@ def _record_gate(store: RegistryStore, chosen: ModelVersion, gate: GateReport) -
 
 def _keep_as_challenger(store: RegistryStore, chosen: ModelVersion, order: _Order) -> None:
     """The row before the alias: a kill in between leaves an alias missing, which the same command sets."""
-    last = next((one for one in reversed(store.ledger.entries(chosen.name)) if one.version == chosen.version), None)
+    decided = [one for one in store.ledger.entries(chosen.name) if one.action in (PROMOTE, ROLLBACK, BLOCK, WAIT, DONE)]
+    last = next((one for one in reversed(decided) if one.version == chosen.version), None)
     said = order.details["gate_digest"]
     if last is None or last.action != order.action or last.details.get("gate_digest") != said:
         store.ledger.append(

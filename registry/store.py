@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.errors import DataError, ServiceError, UsageError
 from infra.storage import TEMPORARY_SUFFIX, read_json, sha256_file, write_json
@@ -25,6 +25,9 @@ from registry.gate import GateReport
 from registry.ledger import Ledger
 from registry.lineage import TAG, Lineage, evaluation_digest, version_tags
 from registry.packaging import Example, save_pyfunc
+
+if TYPE_CHECKING:
+    from registry.webhooks import Webhook
 
 COMPLETE = f"{TAG}complete"
 REGISTRATION = f"{TAG}registration"
@@ -64,7 +67,8 @@ class RegistryStore:
 
     `artifact_root` is where files go when the URI is a database; a tracking server has its own.
     `ledger_url` is the ledger's database; by default the tracking database. `temporary` is where files are
-    put together before they are logged; by default the machine's temporary folder.
+    put together before they are logged; by default the machine's temporary folder. `webhook` is told when an alias
+    moves.
     """
 
     def __init__(
@@ -74,11 +78,13 @@ class RegistryStore:
         *,
         ledger_url: str | None = None,
         temporary: Path | None = None,
+        webhook: Webhook | None = None,
     ) -> None:
         self.tracking_uri = tracking_uri
         self.artifact_root = artifact_root
         self._ledger_url = ledger_url
         self._temporary = temporary
+        self.webhook = webhook
 
     @cached_property
     def client(self) -> Any:

@@ -116,13 +116,42 @@ class Evaluate(Section):
     max_samples_per_dataset: Annotated[int, Field(ge=0)]
 
 
+class Loss(Section):
+    """How much a candidate may lose against the champion, pair by pair (docs/registry.md)."""
+
+    tolerance: Fraction  # blocked where the 95 % interval of candidate − champion lies wholly below −tolerance
+    min_groups: Annotated[int, Field(ge=2)] = (
+        5  # with fewer an interval says little: there the difference itself counts
+    )
+    few_groups_tolerance: Fraction = 0.2
+    levels: list[Literal["dataset", "modality", "concept"]] = ["dataset", "modality", "concept"]
+
+
+class Minimums(Section):
+    """The least text Dice by name."""
+
+    dataset: dict[str, Fraction] = {}
+    modality: dict[str, Fraction] = {}
+    concept: dict[str, Fraction] = {}
+
+
 class Gate(Section):
-    """The bar for `@champion`; the registry reads it (`registry.gate`)."""
+    """The bar for `@champion`; the registry reads it (`registry.gate`). A rule that is not named is not asked."""
 
     min_dice_text: Fraction
     min_gain_over_start: Annotated[float, Field(ge=-1, le=1)]
     max_score_absent: Fraction
     max_loss_per_dataset: Fraction
+    max_false_alarm_rate: Fraction | None = None
+    no_significant_loss: Loss | None = None
+    min_dice: Minimums | None = None
+    leakage_clean: bool = True
+    licence: Literal["any", "commercial", "redistribution"] = "any"
+    approval: bool = False  # true: what passes waits for `segfoundry model promote --approve`
+
+    def rules(self) -> dict[str, Any]:
+        """The rules that are asked, as the registry takes them."""
+        return self.model_dump(exclude_none=True)
 
 
 class Params(Section):

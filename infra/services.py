@@ -40,12 +40,15 @@ class Service:
 
 
 def mlflow_service(tracking_uri: str, artifact_root: Path) -> Service:
-    """An MLflow server over the workspace's own database and files."""
+    """An MLflow server over the workspace's own database and files.
+
+    The database's address goes through the environment: it may hold a password, and everybody sees a command line.
+    """
     command = (
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1"),
-        *("--backend-store-uri", tracking_uri, "--default-artifact-root", artifact_root.resolve().as_uri()),
+        *("--default-artifact-root", artifact_root.resolve().as_uri()),
     )
-    return Service("mlflow", command, {})
+    return Service("mlflow", command, {"MLFLOW_BACKEND_STORE_URI": tracking_uri})
 
 
 def prefect_service(home: Path) -> Service:

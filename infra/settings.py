@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.errors import UsageError
@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     pseudonym_key: str = Field(default="", description="secret that group identifiers are hashed with")
     max_download_bytes: int = Field(default=2_000_000_000, ge=0, description="largest official download, bytes")
     ledger_url: str = Field(default="", description="database of the promotion ledger; default: MLflow's database")
+    webhook_url: SecretStr = Field(default=SecretStr(""), description="address that is told when an alias moves")
+    webhook_secret: SecretStr = Field(default=SecretStr(""), description="what its signatures are made with")
     num_cpus: int = Field(default=0, ge=0, description="logical CPUs Ray may use; 0: all")
     object_store_bytes: int = Field(default=256 * 1024 * 1024, ge=80 * 1024 * 1024)
     cache_dir: str = Field(default="", description="disk of each machine for copies of remote shards; default: the run")

@@ -13,26 +13,34 @@ from infra import repository
 from infra.errors import CheckFailed, DataError, ServiceError, UsageError
 from infra.settings import load_settings
 from infra.storage import read_json
+from pipelines.gates import leakage
 from pipelines.workspace import MODEL_NAME, PROJECT, Workspace
-from preprocessing.schema import MANIFEST_FILE, read_dataset_file
+from preprocessing.schema import DATASET_FILE, MANIFEST_FILE, read_dataset_file
 from preprocessing.schema.pixels import decode
-from registry.gate import GateReport, decide
+from registry.gate import GateReport
+from registry.judging import judge as judge_version
 from registry.ledger import default_actor
 from registry.lineage import Lineage, build_lineage, describe_dataset
 from registry.packaging import Example
 from registry.predictor import coloured
-from registry.promote import CHAMPION, promote, reconcile, rolled_back
+from registry.promote import CHAMPION, ApprovalNeeded, promote, reconcile, rolled_back
 from registry.report import write_report
 from registry.store import Registered, RegistryStore
+from registry.webhooks import Webhook
 
 Document = dict[str, Any]
 
 
 def open_store(workspace: Workspace) -> RegistryStore:
     """The registry of a workspace."""
-    ledger = load_settings().ledger_url or None
+    settings = load_settings()
+    url = settings.webhook_url.get_secret_value()
     return RegistryStore(
-        workspace.tracking_uri, workspace.artifact_root, ledger_url=ledger, temporary=workspace.temporary
+        workspace.tracking_uri,
+        workspace.artifact_root,
+        ledger_url=settings.ledger_url or None,
+        temporary=workspace.temporary,
+        webhook=Webhook(url, settings.webhook_secret.get_secret_value()) if url else None,
     )
 
 
@@ -79,20 +87,21 @@ def register(workspace: Workspace, store: RegistryStore) -> Registered:
 
 def judge(workspace: Workspace, store: RegistryStore, version: int | str) -> GateReport:
     """The gate's verdict on a version. The champion keeps the verdict it was promoted with."""
-    chosen = store.resolve(MODEL_NAME, version)
-    if CHAMPION in chosen.aliases:
-        kept = store.gate_of(MODEL_NAME, chosen.version)
-        if kept is not None:
-            return kept
-    return decide(
-        store.evaluation_of(MODEL_NAME, chosen.version),
-        store.champion_evaluation(MODEL_NAME),
-        workspace.params().gate.model_dump(),
-        lineage={
-            **store.lineage_of(MODEL_NAME, chosen.version),
-            "current_data_version": workspace.repo.tag_data_version().tag,
-        },
+    params = workspace.params()
+    rules = params.gate.rules()
+    return judge_version(
+        store,
+        MODEL_NAME,
+        version,
+        rules,
+        current_data_version=workspace.repo.tag_data_version().tag,
+        leakage=leakage(workspace, _made(workspace)) if rules["leakage_clean"] else None,
     )
+
+
+def _made(workspace: Workspace) -> list[str]:
+    """The datasets that there is a version of."""
+    return [name for name in workspace.params().datasets if (workspace.data / name / DATASET_FILE).is_file()]
 
 
 def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> bool:
@@ -102,6 +111,8 @@ def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> 
     reason = "the candidate passed the gate" if gate.passed else "the gate blocks the candidate"
     try:
         done = promote(store, registered.name, registered.version, gate=gate, actor=default_actor(), reason=reason)
+    except ApprovalNeeded:
+        return False
     except CheckFailed:
         if gate.passed:  # then it was not the gate: another promotion came first
             raise
@@ -193,6 +204,7 @@ def document(workspace: Workspace, store: RegistryStore, registered: Registered,
             "alias": next((alias for alias in (CHAMPION, *chosen.aliases) if alias in chosen.aliases), ""),
         },
         "gate": gate.to_dict(),
+        "waits_for_approval": gate.passed and gate.approval and CHAMPION not in chosen.aliases,
         "data_version": workspace.repo.tag_data_version().tag,
     }
 

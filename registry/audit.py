@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.errors import ServiceError
+from registry.ledger import Entry
 from registry.lineage import TAG, licence_name
-from registry.promote import PROMOTE, ROLLBACK
+from registry.promote import DONE, PROMOTE, ROLLBACK
 from registry.store import ModelVersion, RegistryStore
 
 _PLACE = ["sample_id", "case_id", "group_id", "split", "shard"]
@@ -87,9 +88,12 @@ def audit_model(store: RegistryStore, name: str, version_or_alias: str | int) ->
     }
 
 
-def audit_ledger(store: RegistryStore) -> dict[str, Any]:
-    """Whether the chain holds, reaches every row that a version vouches for, and agrees with the aliases."""
-    check = store.ledger.verify()
+def audit_ledger(store: RegistryStore, head: str = "") -> dict[str, Any]:
+    """Whether the chain holds, reaches every row that a version vouches for, and agrees with the aliases.
+
+    `head` is the hash of a row noted down elsewhere ("head" of an earlier answer): without it, rows were cut off.
+    """
+    check = store.ledger.verify(head)
     problems = [check.problem] if not check.ok else []
     entries = store.ledger.entries()
     hashes = {entry.position: entry.hash for entry in entries}
@@ -108,15 +112,22 @@ def audit_ledger(store: RegistryStore) -> dict[str, Any]:
         )
         said = newest.details["targets"]["champion"] if newest else None
         found = store.aliases(name).get("champion")
-        if said != found:
+        if newest and not _is_done(newest, entries):
+            drift.append(f"model {name}: row {newest.position} was not carried out: run segfoundry model reconcile")
+        elif said != found:
             drift.append(f"model {name}: the ledger says champion {said}, MLflow says {found}: set outside segfoundry")
     return {
         "ok": not problems and not drift,
         "entries": check.entries,
+        "head": check.head,
         "broken_at": check.position,
         "problems": problems,
         "drift": drift,
     }
+
+
+def _is_done(intent: Entry, entries: list[Entry]) -> bool:
+    return any(one.action == DONE and one.details.get("intent") == intent.position for one in entries)
 
 
 def audit_case(

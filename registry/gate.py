@@ -1,35 +1,22 @@
 """The gate: does a candidate deserve to serve? Pure: figures and rules in, verdict with numbers out.
 
-A figure that is missing or not a number blocks: what was not measured cannot be promised.
+A figure that is missing or not a number blocks: what was not measured cannot be promised. What each rule asks
+is in `registry.gate_rules` and in docs/registry.md.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from infra.errors import UsageError
 from infra.storage import digest_of
+from registry.gate_rules import DATA_RULE, LEVELS, LIMITS, RULES, Evidence, RuleResult, apply_rule, data_current, number
 
-# 0.30 - 0.25 is 0.04999… in floating point: a figure on the limit passes.
-_TOLERANCE = 1e-9
+__all__ = ["DATA_RULE", "RULES", "GateReport", "RuleResult", "decide"]
 
-DATA_RULE = "current_data_version"
-RULES = ("min_dice_text", "min_gain_over_start", "max_score_absent", "max_loss_per_dataset")
-
-
-@dataclass(frozen=True)
-class RuleResult:
-    """One rule with its numbers. `subject` is the dataset for a rule that looks at each."""
-
-    name: str
-    value: float | str | None
-    limit: float | str | None
-    ok: bool
-    explanation: str
-    subject: str = ""
+_SWITCHES = ("approval", "leakage_clean")
 
 
 @dataclass(frozen=True)
@@ -40,6 +27,7 @@ class GateReport:
     rules: tuple[RuleResult, ...]
     weights_sha256: str
     champion_weights_sha256: str | None
+    approval: bool = False  # a person must approve what passed
 
     @property
     def passed(self) -> bool:
@@ -72,30 +60,32 @@ def decide(
     rules: dict[str, Any],
     *,
     lineage: dict[str, Any],
+    comparison: Sequence[dict[str, Any]] | None = None,
+    leakage: dict[str, Any] | None = None,
 ) -> GateReport:
     """Judge an `evaluation.json` by the `gate` section of `params.yaml`.
 
-    `champion_evaluation` is None where nothing has been promoted yet. Rules that the section does not
-    name are not applied; that the data version is current is always asked. Raises UsageError for a rule
-    that does not exist or a limit that is no number.
+    `champion_evaluation` is None where nothing has been promoted yet. `comparison` are paired differences against
+    the champion (`registry.comparison`), `leakage` what `preprocessing.leakage` found in the current data; where a
+    rule asks for one that is not given, it blocks. Rules that the section does not name are not applied; that the
+    data version is current is always asked. Raises UsageError for a rule that does not exist or a limit that is
+    none.
     """
     limits = _checked(rules)
-    results = [_data_current(evaluation, lineage)]
-    summary = evaluation.get("summary") or {}
+    evidence = Evidence(evaluation, champion_evaluation, lineage, comparison, leakage)
+    results = [data_current(evidence)]
     for name, limit in limits.items():
-        if name == "max_loss_per_dataset":
-            results += _losses(evaluation, champion_evaluation, limit)
-        else:
-            results.append(_SUMMARY_RULES[name](summary, limit))
+        results += apply_rule(name, limit, evidence)
     return GateReport(
         verdict="pass" if all(rule.ok for rule in results) else "block",
         rules=tuple(results),
         weights_sha256=str(evaluation.get("weights_sha256") or ""),
         champion_weights_sha256=champion_evaluation.get("weights_sha256") if champion_evaluation else None,
+        approval=bool(limits.get("approval", False)),
     )
 
 
-def _checked(rules: dict[str, Any]) -> dict[str, float]:
+def _checked(rules: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(rules, dict) or not rules:
         msg = f"params.yaml, gate: expected rules out of {', '.join(RULES)}, found {rules!r}"
         raise UsageError(msg)
@@ -106,109 +96,30 @@ def _checked(rules: dict[str, Any]) -> dict[str, float]:
         )
         raise UsageError(msg)
     for name, limit in rules.items():
-        if _number(limit) is None:
-            msg = f"params.yaml, gate.{name}: expected a number, found {limit!r}"
+        expected = _expected(name, limit)
+        if expected:
+            msg = f"params.yaml, gate.{name}: expected {expected}, found {limit!r}"
             raise UsageError(msg)
-    return {name: float(limit) for name, limit in rules.items()}
+    return rules
 
 
-def _number(value: Any) -> float | None:
-    """The value as a finite float, else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _missing(name: str, limit: float, figure: str, found: Any, subject: str = "") -> RuleResult:
-    shown = "nothing" if found is None else str(found)
-    text = f"{figure} was not measured: expected a number, found {shown}. What is not measured blocks."
-    return RuleResult(name, None, limit, False, text, subject)
-
-
-def _min_dice(summary: dict[str, Any], limit: float) -> RuleResult:
-    found = summary.get("dice_text_after")
-    value = _number(found)
-    if value is None:
-        return _missing("min_dice_text", limit, "summary.dice_text_after", found)
-    ok = value >= limit - _TOLERANCE
-    text = f"Mean Dice with text prompts is {value:.3f}, {'at least' if ok else 'below'} {limit:.3f}."
-    return RuleResult("min_dice_text", value, limit, ok, text)
-
-
-def _min_gain(summary: dict[str, Any], limit: float) -> RuleResult:
-    for name in ("dice_text_after", "dice_text_before"):
-        if _number(summary.get(name)) is None:
-            return _missing("min_gain_over_start", limit, f"summary.{name}", summary.get(name))
-    gain = float(summary["dice_text_after"]) - float(summary["dice_text_before"])
-    ok = gain >= limit - _TOLERANCE
-    text = f"Training moved the mean Dice by {gain:+.3f}, {'at least' if ok else 'less than'} {limit:+.3f}."
-    return RuleResult("min_gain_over_start", gain, limit, ok, text)
-
-
-def _max_absent(summary: dict[str, Any], limit: float) -> RuleResult:
-    found = summary.get("score_absent")
-    value = _number(found)
-    if value is None:
-        return _missing("max_score_absent", limit, "summary.score_absent", found)
-    ok = value <= limit + _TOLERANCE
-    side = "at most" if ok else "above"
-    text = f"Concepts that are not in the picture score {value:.3f} on average, {side} {limit:.3f}."
-    return RuleResult("max_score_absent", value, limit, ok, text)
-
-
-_SUMMARY_RULES: dict[str, Callable[[dict[str, Any], float], RuleResult]] = {
-    "min_dice_text": _min_dice,
-    "min_gain_over_start": _min_gain,
-    "max_score_absent": _max_absent,
-}
-
-
-def _losses(evaluation: dict[str, Any], champion: dict[str, Any] | None, limit: float) -> list[RuleResult]:
-    """One result for each dataset that both were evaluated on; one that says so where there is none."""
-    name = "max_loss_per_dataset"
-    if champion is None:
-        return [RuleResult(name, None, limit, True, "There is no champion yet: nothing to lose against.")]
-    ours, theirs = evaluation.get("datasets") or {}, champion.get("datasets") or {}
-    shared = sorted(set(ours) & set(theirs))
-    if not shared:
-        text = "Candidate and champion were evaluated on no dataset in common: evaluate the champion on this data."
-        return [RuleResult(name, None, limit, False, text)]
-    return [_loss(name, dataset, ours[dataset], theirs[dataset], limit) for dataset in shared]
-
-
-def _loss(name: str, dataset: str, ours: dict[str, Any], theirs: dict[str, Any], limit: float) -> RuleResult:
-    before, after = theirs.get("dice_text_after"), ours.get("dice_text_after")
-    if before is None and after is None:
-        return RuleResult(name, None, limit, True, f"{dataset} has no test cases for either model.", dataset)
-    if before is None:
-        return RuleResult(
-            name, None, limit, True, f"{dataset}: the champion had no test cases to compare with.", dataset
+def _expected(name: str, limit: Any) -> str:
+    """What a limit should have been; nothing where it is that."""
+    if name in _SWITCHES:
+        return "" if isinstance(limit, bool) else "true or false"
+    if name == "licence":
+        return "" if limit in LIMITS else f"one of {', '.join(LIMITS)}"
+    if name == "min_dice":
+        ok = isinstance(limit, dict) and set(limit) <= set(LEVELS)
+        ok = ok and all(isinstance(one, dict) and None not in map(number, one.values()) for one in limit.values())
+        return "" if ok else f"names with their minimum by level ({', '.join(LEVELS)})"
+    if name == "no_significant_loss":
+        needed = {"tolerance", "min_groups", "few_groups_tolerance"}
+        ok = isinstance(limit, dict) and needed <= set(limit) <= {*needed, "levels"}
+        ok = (
+            ok
+            and None not in [number(limit[key]) for key in needed]
+            and set(limit.get("levels", LEVELS)) <= set(LEVELS)
         )
-    was, is_now = _number(before), _number(after)
-    if was is None:
-        return _missing(name, limit, f"the champion's datasets.{dataset}.dice_text_after", before, dataset)
-    if is_now is None:
-        return _missing(name, limit, f"datasets.{dataset}.dice_text_after", after, dataset)
-    loss = was - is_now
-    ok = loss <= limit + _TOLERANCE
-    text = (
-        f"{dataset}: the champion has {was:.3f}, the candidate {is_now:.3f} ({is_now - was:+.3f}); "
-        f"{'within' if ok else 'beyond'} the tolerated loss of {limit:.3f}."
-    )
-    return RuleResult(name, loss, limit, ok, text, dataset)
-
-
-def _data_current(evaluation: dict[str, Any], lineage: dict[str, Any]) -> RuleResult:
-    """The model was trained and evaluated on the newest data version, and on the same manifests."""
-    used, current = lineage.get("data_version"), lineage.get("current_data_version") or lineage.get("data_version")
-    if not used:
-        return RuleResult(DATA_RULE, None, current, False, "The lineage names no data version: register with one.")
-    if used != current:
-        text = f"Trained on {used}; the current data version is {current}: train again."
-        return RuleResult(DATA_RULE, used, current, False, text)
-    trained, evaluated = lineage.get("manifest_digests") or {}, evaluation.get("manifest_digests") or {}
-    other = sorted(name for name in set(trained) & set(evaluated) if trained[name] != evaluated[name])
-    if other:
-        text = f"Evaluated on other manifests than trained on: {', '.join(other)}. Evaluate again on {used}."
-        return RuleResult(DATA_RULE, used, current, False, text)
-    return RuleResult(DATA_RULE, used, current, True, f"Trained and evaluated on the current data version {used}.")
+        return "" if ok else f"{', '.join(sorted(needed))}, each a number, and levels out of {', '.join(LEVELS)}"
+    return "" if number(limit) is not None else "a number"

@@ -9,44 +9,22 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 
 from infra.errors import ServiceError
 from infra.storage import digest_of
+from registry.ledger_table import TABLE, exclusive, open_database
 
 GENESIS = "0" * 64
 _ATTEMPTS = 50
-
-_METADATA = sa.MetaData()
-_TABLE = sa.Table(
-    "segfoundry_ledger",
-    _METADATA,
-    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("at", sa.String(40), nullable=False),
-    sa.Column("actor", sa.String(256), nullable=False),
-    sa.Column("action", sa.String(64), nullable=False),
-    sa.Column("model", sa.String(256), nullable=False),
-    sa.Column("version", sa.Integer),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("details", sa.Text, nullable=False),
-    sa.Column("previous_hash", sa.String(64), nullable=False),
-    sa.Column("hash", sa.String(64), nullable=False),
-)
-# A slip in a database shell should not rewrite history; a purpose can, and the chain then shows it.
-_TRIGGERS = [
-    sa.text(
-        f"CREATE TRIGGER IF NOT EXISTS segfoundry_ledger_no_{verb.lower()} BEFORE {verb} ON segfoundry_ledger "
-        "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
-    )
-    for verb in ("UPDATE", "DELETE")
-]
 
 
 @dataclass(frozen=True)
@@ -77,6 +55,7 @@ class ChainCheck:
     entries: int
     position: int | None = None
     problem: str = ""
+    head: str = ""  # hash of the newest row: noted down elsewhere, it shows whether rows were cut off
 
 
 class Overtaken(ServiceError):
@@ -91,34 +70,23 @@ class Ledger:
 
     @cached_property
     def _engine(self) -> sa.Engine:
-        # Writers wait for each other; MLflow writes to the same sqlite file.
-        options = {"connect_args": {"timeout": 30}} if self.url.startswith("sqlite") else {}
-        engine = sa.create_engine(self.url, **options)
-        try:
-            _METADATA.create_all(engine)
-        except OperationalError as error:
-            # Two processes may create the table at the same time; the loser finds it there.
-            if not sa.inspect(engine).has_table(_TABLE.name):
-                msg = f"the ledger's database cannot be opened ({error.orig}); check its address"
-                raise ServiceError(msg) from error
-        if engine.dialect.name == "sqlite":
-            # Each time, not with the table: a kill between the two would leave a table without its guard.
-            with engine.begin() as connection:
-                for trigger in _TRIGGERS:
-                    connection.execute(trigger)
-        return engine
+        return open_database(self.url)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """One at a time over all processes for the block: what reads, decides and then appends."""
+        return exclusive(self._engine)
 
     def entries(self, model: str | None = None) -> list[Entry]:
         """All rows in order, or those of one model."""
-        query = sa.select(_TABLE).order_by(_TABLE.c.position)
+        query = sa.select(TABLE).order_by(TABLE.c.position)
         if model is not None:
-            query = query.where(_TABLE.c.model == model)
+            query = query.where(TABLE.c.model == model)
         with self._engine.connect() as connection:
             return [_entry(row) for row in connection.execute(query).mappings()]
 
     def head(self) -> Entry | None:
         """The newest row; None where there is none."""
-        query = sa.select(_TABLE).order_by(_TABLE.c.position.desc()).limit(1)
+        query = sa.select(TABLE).order_by(TABLE.c.position.desc()).limit(1)
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().first()
         return _entry(row) if row is not None else None
@@ -160,33 +128,51 @@ class Ledger:
             entry = Entry(**{**asdict(row), "hash": row.computed_hash()})
             try:
                 with self._engine.begin() as connection:
-                    connection.execute(_TABLE.insert().values(**_columns(entry)))
+                    connection.execute(TABLE.insert().values(**_columns(entry)))
             except IntegrityError:
                 continue
             return entry
         msg = f"the ledger could not be written in {_ATTEMPTS} attempts: too many writers at the same time; try again"
         raise ServiceError(msg)
 
-    def verify(self) -> ChainCheck:
-        """Prove the chain from the first row to the last, or name the first broken link."""
+    def verify(self, head: str = "") -> ChainCheck:
+        """Prove the chain from the first row to the last, or name the first broken link.
+
+        `head` is the hash of a row that somebody noted down: rows cut off at the end leave a chain that holds, and
+        only what is known from outside shows that they were there.
+        """
         entries = self.entries()
-        previous = GENESIS
-        for number, entry in enumerate(entries, start=1):
-            if entry.position != number:
-                problem = (
-                    f"expected row {number}, found row {entry.position}: rows {number} to {entry.position - 1} removed"
-                )
-                return ChainCheck(False, len(entries), number, problem)
-            if entry.previous_hash != previous:
-                problem = f"row {number} follows {entry.previous_hash[:12]}, the row before it is {previous[:12]}"
-                return ChainCheck(False, len(entries), number, problem)
-            if entry.computed_hash() != entry.hash:
-                problem = (
-                    f"row {number} says {entry.hash[:12]}, its content is {entry.computed_hash()[:12]}: it was changed"
-                )
-                return ChainCheck(False, len(entries), number, problem)
-            previous = entry.hash
-        return ChainCheck(True, len(entries))
+        for position, problem in _broken_links(entries):
+            return ChainCheck(False, len(entries), position, problem)
+        newest = entries[-1].hash if entries else GENESIS
+        if head and head not in (GENESIS, *(entry.hash for entry in entries)):
+            problem = (
+                f"no row has the noted hash {head[:12]}; the newest of {len(entries)} rows is {newest[:12]}: "
+                "rows were cut off or rewritten"
+            )
+            return ChainCheck(False, len(entries), len(entries) + 1, problem, newest)
+        return ChainCheck(True, len(entries), head=newest)
+
+
+def _broken_links(entries: list[Entry]) -> Iterator[tuple[int, str]]:
+    """Position and problem of each row that does not follow from the one before it."""
+    previous = GENESIS
+    for number, entry in enumerate(entries, start=1):
+        if entry.position != number:
+            yield (
+                number,
+                f"expected row {number}, found row {entry.position}: {_gone(number, entry.position - 1)} removed",
+            )
+        if entry.previous_hash != previous:
+            yield number, f"row {number} follows {entry.previous_hash[:12]}, the row before it is {previous[:12]}"
+        if entry.computed_hash() != entry.hash:
+            found = entry.computed_hash()[:12]
+            yield number, f"row {number} says {entry.hash[:12]}, its content is {found}: it was changed"
+        previous = entry.hash
+
+
+def _gone(first: int, last: int) -> str:
+    return f"row {first} was" if first == last else f"rows {first} to {last} were"
 
 
 def default_actor() -> str:
@@ -198,7 +184,11 @@ def default_actor() -> str:
 
 
 def _entry(row: Mapping[Any, Any]) -> Entry:
-    return Entry(**{**row, "details": json.loads(row["details"])})
+    try:
+        details = json.loads(row["details"])
+    except json.JSONDecodeError:  # somebody wrote into the table: the hash will not fit
+        details = {"unreadable": row["details"]}
+    return Entry(**{**row, "details": details})
 
 
 def _columns(entry: Entry) -> dict[str, Any]:

@@ -1,27 +1,43 @@
 """Promotion and rollback: the aliases follow the ledger.
 
 An intent row says what the aliases shall become, then the aliases are set, then a done row closes it.
-A crash in between leaves an open intent, which `reconcile` carries out. When two promotions meet, the
-ledger's order decides: the later intent is what serves.
+A crash in between leaves an open intent, which `reconcile` carries out. Promotions take turns by a lock in
+the ledger's database, which ends with the process that holds it; the second of two that meet finds another
+champion than its gate compared with, and is refused.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from infra.errors import CheckFailed
+from infra.errors import CheckFailed, UsageError
 from registry.gate import GateReport
 from registry.ledger import Entry, Overtaken
 from registry.lineage import TAG
 from registry.store import GATE_FILE, ModelVersion, RegistryStore
+from registry.webhooks import send_pending
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
-PROMOTE, ROLLBACK, BLOCK, DONE = "promote", "rollback", "block", "done"
+PROMOTE, ROLLBACK, BLOCK, WAIT, DONE = "promote", "rollback", "block", "wait", "done"
 _ATTEMPTS = 10
 
 Targets = dict[str, int | None]
+
+
+class ApprovalNeeded(CheckFailed):
+    """The gate passed, and its rules ask for a person's approval, which there is none of yet."""
+
+
+@dataclass(frozen=True)
+class Approval:
+    """A person who vouches for a promotion, and why."""
+
+    by: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -53,25 +69,50 @@ class Promotion:
 
 
 def promote(
-    store: RegistryStore, name: str, version: int | str, *, gate: GateReport, actor: str, reason: str
+    store: RegistryStore,
+    name: str,
+    version: int | str,
+    *,
+    gate: GateReport,
+    actor: str,
+    reason: str,
+    approval: Approval | None = None,
 ) -> Promotion:
     """Make a version the champion if its gate passed; the champion of before becomes `previous`.
 
     Raises CheckFailed where the gate blocks (the version stays `challenger`), where the gate was not about
-    this version or not against the present champion, and where another promotion came first.
+    this version or not against the present champion, and where another promotion came first; ApprovalNeeded
+    where the gate's rules ask for an approval and `approval` is None (the version stays `challenger`).
     """
-    present = _look(store, name)
-    chosen = store.resolve(name, version)
-    champion = present.aliases.get(CHAMPION)
-    if chosen.version == champion:
-        return Promotion(name, chosen.version, present.aliases.get(PREVIOUS), changed=False)
-    _check_gate_is_about(gate, chosen)
-    _record_gate(store, chosen, gate)
-    if not gate.passed:
-        _block(store, chosen, gate, actor, reason)
-    _check_gate_was_against(store, name, champion, gate)
-    targets: Targets = {CHAMPION: chosen.version, PREVIOUS: champion, CHALLENGER: None}
-    return _carry_out(store, chosen, present, targets, _Order(PROMOTE, actor, reason, _gate_details(gate)))
+    if approval is not None and not (approval.by.strip() and approval.reason.strip()):
+        msg = (
+            f"model {name}: expected the name of who approves and a reason, found {approval.by!r}, {approval.reason!r}"
+        )
+        raise UsageError(msg)
+    with _turn(store, name):
+        present = _look(store, name)
+        chosen = store.resolve(name, version)
+        champion = present.aliases.get(CHAMPION)
+        if chosen.version == champion:
+            return Promotion(name, chosen.version, present.aliases.get(PREVIOUS), changed=False)
+        _check_gate_is_about(gate, chosen)
+        _record_gate(store, chosen, gate)
+        if not gate.passed:
+            why = " ".join(rule.explanation for rule in gate.failures)
+            _keep_as_challenger(store, chosen, _Order(BLOCK, actor, reason, _gate_details(gate)))
+            msg = f"model {chosen.name} version {chosen.version}: the gate blocks: {why}"
+            raise CheckFailed(msg)
+        _check_gate_was_against(store, name, champion, gate)
+        if gate.approval and approval is None:
+            _keep_as_challenger(store, chosen, _Order(WAIT, actor, reason, _gate_details(gate)))
+            msg = (
+                f"model {chosen.name} version {chosen.version}: the gate passes, and its rules ask for a person: "
+                f"segfoundry model promote {chosen.version} --approve NAME --reason WHY"
+            )
+            raise ApprovalNeeded(msg)
+        targets: Targets = {CHAMPION: chosen.version, PREVIOUS: champion, CHALLENGER: None}
+        details = {**_gate_details(gate), **({"approval": asdict(approval)} if approval else {})}
+        return _carry_out(store, chosen, present, targets, _Order(PROMOTE, actor, reason, details))
 
 
 def rollback(store: RegistryStore, name: str, *, actor: str, reason: str) -> Promotion:
@@ -79,13 +120,14 @@ def rollback(store: RegistryStore, name: str, *, actor: str, reason: str) -> Pro
 
     Raises CheckFailed where there is no previous one.
     """
-    present = _look(store, name)
-    champion, previous = present.aliases.get(CHAMPION), present.aliases.get(PREVIOUS)
-    if previous is None or champion is None:
-        msg = f"model {name}: expected a previous champion to go back to, found none; promote a version by number"
-        raise CheckFailed(msg)
-    targets: Targets = {CHAMPION: previous, PREVIOUS: champion, CHALLENGER: present.aliases.get(CHALLENGER)}
-    return _carry_out(store, store.resolve(name, previous), present, targets, _Order(ROLLBACK, actor, reason, {}))
+    with _turn(store, name):
+        present = _look(store, name)
+        champion, previous = present.aliases.get(CHAMPION), present.aliases.get(PREVIOUS)
+        if previous is None or champion is None:
+            msg = f"model {name}: expected a previous champion to go back to, found none; promote a version by number"
+            raise CheckFailed(msg)
+        targets: Targets = {CHAMPION: previous, PREVIOUS: champion, CHALLENGER: present.aliases.get(CHALLENGER)}
+        return _carry_out(store, store.resolve(name, previous), present, targets, _Order(ROLLBACK, actor, reason, {}))
 
 
 def rolled_back(store: RegistryStore, name: str, version: int) -> bool:
@@ -95,7 +137,27 @@ def rolled_back(store: RegistryStore, name: str, version: int) -> bool:
 
 
 def reconcile(store: RegistryStore, name: str) -> list[Entry]:
-    """Carry out what a crash left undone between ledger and aliases; return the done rows written."""
+    """Carry out what a crash left undone between ledger and aliases; return the done rows written.
+
+    Aliases that somebody set by hand are left as they are: `segfoundry audit ledger` tells of them.
+    """
+    with _turn(store, name):
+        return _reconcile(store, name)
+
+
+@contextlib.contextmanager
+def _turn(store: RegistryStore, name: str) -> Iterator[None]:
+    """The ledger's lock for the block; what moved is told afterwards, when others may go on."""
+    try:
+        with store.ledger.exclusive():
+            yield
+    except CheckFailed:  # the challenger may have moved
+        send_pending(store, name, store.webhook)
+        raise
+    send_pending(store, name, store.webhook)
+
+
+def _reconcile(store: RegistryStore, name: str) -> list[Entry]:
     entries = store.ledger.entries(name)
     closed = {entry.details.get("intent") for entry in entries if entry.action == DONE}
     intents = [entry for entry in entries if entry.action in (PROMOTE, ROLLBACK)]
@@ -104,12 +166,14 @@ def reconcile(store: RegistryStore, name: str) -> list[Entry]:
         return []
     # Only the newest intent says what serves; older open ones were overtaken.
     _apply(store, name, intents[-1].details["targets"])
-    return [_close(store, entry, "reconciled") for entry in pending]
+    done = [_close(store, entry, "reconciled") for entry in pending]
+    _anchor(store, store.resolve(name, int(intents[-1].version or 0)), done[-1])
+    return done
 
 
 def _look(store: RegistryStore, name: str) -> _Present:
     """The state that a decision starts from, with what a crash left undone carried out first."""
-    reconcile(store, name)
+    _reconcile(store, name)
     # The ledger before the aliases: an intent that comes between the two is noticed when ours is written.
     intent = _newest_intent(store, name)
     return _Present(intent.position if intent else 0, store.aliases(name))
@@ -127,11 +191,6 @@ def _carry_out(
     _apply(store, chosen.name, targets)
     entry = _close(store, intent, intent.reason)
     _anchor(store, chosen, entry)
-    newest = _newest_intent(store, chosen.name)
-    if newest is not None and newest.position != intent.position:
-        # The other one may have set its aliases before ours: the newest intent has the last word.
-        _apply(store, chosen.name, newest.details["targets"])
-        raise CheckFailed(_overtaken(chosen, newest))
     return Promotion(chosen.name, chosen.version, targets[PREVIOUS], changed=True)
 
 
@@ -230,25 +289,26 @@ def _record_gate(store: RegistryStore, chosen: ModelVersion, gate: GateReport) -
         store.client.set_model_version_tag(chosen.name, str(chosen.version), f"{TAG}{key}", value)
 
 
-def _block(store: RegistryStore, chosen: ModelVersion, gate: GateReport, actor: str, reason: str) -> None:
-    store.client.set_registered_model_alias(chosen.name, CHALLENGER, str(chosen.version))
-    last = next((one for one in reversed(store.ledger.entries(chosen.name)) if one.version == chosen.version), None)
-    if last is None or last.action != BLOCK or last.details.get("gate_digest") != gate.digest:
+def _keep_as_challenger(store: RegistryStore, chosen: ModelVersion, order: _Order) -> None:
+    """The row before the alias: a kill in between leaves an alias missing, which the same command sets."""
+    decided = [one for one in store.ledger.entries(chosen.name) if one.action in (PROMOTE, ROLLBACK, BLOCK, WAIT, DONE)]
+    last = next((one for one in reversed(decided) if one.version == chosen.version), None)
+    said = order.details["gate_digest"]
+    if last is None or last.action != order.action or last.details.get("gate_digest") != said:
         store.ledger.append(
-            BLOCK,
+            order.action,
             model=chosen.name,
             version=chosen.version,
-            actor=actor,
-            reason=reason,
-            details={**_gate_details(gate), **_identity(chosen)},
+            actor=order.actor,
+            reason=order.reason,
+            details={**order.details, **_identity(chosen)},
         )
-    why = " ".join(rule.explanation for rule in gate.failures)
-    msg = f"model {chosen.name} version {chosen.version}: the gate blocks: {why}"
-    raise CheckFailed(msg)
+    store.client.set_registered_model_alias(chosen.name, CHALLENGER, str(chosen.version))
 
 
 def _gate_details(gate: GateReport) -> dict[str, Any]:
-    rules = [{"name": rule.name, "subject": rule.subject, "value": rule.value, "ok": rule.ok} for rule in gate.rules]
+    kept = ("name", "subject", "value", "limit", "ok")
+    rules = [{name: getattr(rule, name) for name in kept} for rule in gate.rules]
     return {"verdict": gate.verdict, "gate_digest": gate.digest, "rules": rules}
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.errors import DataError, ServiceError, UsageError
 from infra.storage import TEMPORARY_SUFFIX, read_json, sha256_file, write_json
@@ -26,6 +26,9 @@ from registry.ledger import Ledger
 from registry.lineage import TAG, Lineage, evaluation_digest, version_tags
 from registry.model_card import write_model_card
 from registry.packaging import Example, save_pyfunc
+
+if TYPE_CHECKING:
+    from registry.webhooks import Webhook
 
 COMPLETE = f"{TAG}complete"
 REGISTRATION = f"{TAG}registration"
@@ -67,7 +70,8 @@ class RegistryStore:
 
     `artifact_root` is where files go when the URI is a database; a tracking server has its own.
     `ledger_url` is the ledger's database; by default the tracking database. `temporary` is where files are
-    put together before they are logged; by default the machine's temporary folder.
+    put together before they are logged; by default the machine's temporary folder. `webhook` is told when an alias
+    moves.
     """
 
     def __init__(
@@ -77,11 +81,13 @@ class RegistryStore:
         *,
         ledger_url: str | None = None,
         temporary: Path | None = None,
+        webhook: Webhook | None = None,
     ) -> None:
         self.tracking_uri = tracking_uri
         self.artifact_root = artifact_root
         self._ledger_url = ledger_url
         self._temporary = temporary
+        self.webhook = webhook
 
     @cached_property
     def client(self) -> Any:
@@ -238,8 +244,18 @@ class RegistryStore:
 
     def read_json_artifact(self, run_id: str, path: str) -> Any:
         """A JSON artifact of a run."""
+        with self.artifact(run_id, path) as found:
+            return read_json(found)
+
+    @contextlib.contextmanager
+    def artifact(self, run_id: str, path: str) -> Iterator[Path]:
+        """A copy of an artifact of a run, for the block."""
         with self._scratch() as folder, no_progress_bars():
-            return read_json(Path(self.client.download_artifacts(run_id, path, str(folder))))
+            yield Path(self.client.download_artifacts(run_id, path, str(folder)))
+
+    def has_artifact(self, run_id: str, path: str) -> bool:
+        """Whether a run holds an artifact."""
+        return any(one.path == path for one in self.client.list_artifacts(run_id, path.rpartition("/")[0]))
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:

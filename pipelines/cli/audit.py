@@ -13,6 +13,9 @@ app = typer.Typer(
     no_args_is_help=True, help="Proof: what made a model, where a case went, whether files and ledger hold."
 )
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")]
+HeadOption = Annotated[
+    str, typer.Option("--head", metavar="HASH", help="A head noted down before: it must still be a row of the chain.")
+]
 
 
 def _open(option: Any) -> tuple[Any, Any]:
@@ -309,9 +312,12 @@ def _ask(planned: dict[str, Any], listed: Any) -> None:
 
 
 @app.command()
-def ledger(html: HtmlOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def ledger(
+    head: HeadOption = "", html: HtmlOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
+) -> None:
     """Whether the hash chain of promotions holds and agrees with MLflow's aliases. Exit code 1 where not.
 
+    Note the head that it prints down outside of the database; given back as --head, it shows rows cut off since.
     Example: `segfoundry audit ledger --json`
     """
     from dataclasses import asdict
@@ -321,7 +327,7 @@ def ledger(html: HtmlOption = None, workspace: WorkspaceOption = None, as_json: 
     from registry.audit_page import write_page
 
     place, store = _open(workspace)
-    found = audit_ledger(store)
+    found = audit_ledger(store, head)
     entries = [asdict(one) for one in store.ledger.entries()]
     if not found["ok"]:
         found_failure()
@@ -334,6 +340,7 @@ def ledger(html: HtmlOption = None, workspace: WorkspaceOption = None, as_json: 
         {**found, "rows": entries},
         table(f"The last {len(rows)} of {found['entries']} rows", columns, rows, right=("position", "version")),
         f"{found['entries']} rows: {'the chain holds' if found['ok'] else 'does NOT hold'}",
+        f"head {found['head'] or 'unknown'}",
         *problems,
         *_written(html),
     )

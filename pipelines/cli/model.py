@@ -1,4 +1,4 @@
-"""`segfoundry model list|register|gate|promote|rollback|predict`."""
+"""`segfoundry model list|register|gate|promote|rollback|reconcile|predict`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ app = typer.Typer(
 
 VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="A version number or an alias (champion, …).")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger for ever.")]
+ApproveOption = Annotated[
+    str, typer.Option("--approve", metavar="NAME", help="The person who approves, where the gate's rules ask for one.")
+]
 ActorOption = Annotated[str, typer.Option("--actor", help="Who; default: the user of this process.")]
 
 
@@ -91,22 +94,27 @@ def gate(version: VersionArgument, workspace: WorkspaceOption = None, as_json: J
 def promote(
     version: VersionArgument,
     reason: ReasonOption,
+    approve: ApproveOption = "",
     actor: ActorOption = "",
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a version the champion, if the gate lets it.
+    """Make a version the champion, if the gate lets it; with `gate.approval` a person must approve as well.
 
-    Exit code 1 where the gate blocks. Example: `segfoundry model promote 3 --reason "release of May"`
+    Nobody can approve what the gate blocks: exit code 1. Name and reason stay in the ledger.
+    Example: `segfoundry model promote 3 --approve "Dr. Okafor" --reason "read 20 cases with the team"`
     """
     from pipelines import release
     from pipelines.workspace import MODEL_NAME
     from registry.ledger import default_actor
+    from registry.promote import Approval
     from registry.promote import promote as carry_out
 
     place, store = _open(workspace)
     report = release.judge(place, store, version)
-    done = carry_out(store, MODEL_NAME, version, gate=report, actor=actor or default_actor(), reason=reason)
+    approval = Approval(approve, reason) if approve else None
+    who = actor or default_actor()
+    done = carry_out(store, MODEL_NAME, version, gate=report, actor=who, reason=reason, approval=approval)
     _show_promotion(done)
 
 
@@ -127,6 +135,21 @@ def rollback(
 
 
 app.command("predict")(predict.predict)
+
+
+@app.command()
+def reconcile(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Carry out what a crash left undone between ledger and aliases; promote and rollback do it first as well.
+
+    Example: `segfoundry model reconcile`
+    """
+    from pipelines.workspace import MODEL_NAME
+    from registry.promote import reconcile as carry_out
+
+    _, store = _open(workspace)
+    done = [asdict(entry) for entry in carry_out(store, MODEL_NAME)]
+    said = [f"version {one['version']}: {one['details']['targets']}" for one in done]
+    show({"reconciled": done}, *(said or ["nothing was left undone"]))
 
 
 def _show_promotion(done: Any) -> None:

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from registry.store import Registered, RegistryStore
+from tests.postgres import Postgres, postgres
 from tests.registry import samples
 
 MODEL = "segfoundry-demo"
-RULES = {"min_dice_text": 0.25, "min_gain_over_start": 0.05, "max_score_absent": 0.25, "max_loss_per_dataset": 0.05}
+RULES: dict[str, Any] = {
+    "min_dice_text": 0.25,
+    "min_gain_over_start": 0.05,
+    "max_score_absent": 0.25,
+    "max_loss_per_dataset": 0.05,
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ def _engine_is_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Made]:
     def make(name: str = "a", *, threshold: float = 100.0, change: dict[str, float] | None = None) -> Made:
-        candidate = samples.write_candidate(tmp_path / name / "candidate", threshold=threshold)
+        candidate = samples.write_candidate(tmp_path / name / "candidate", threshold=threshold, steps=24)
         evaluation = samples.write_evaluation(tmp_path / name / "evaluation", candidate, change=change)
         return Made(candidate, evaluation, samples.lineage(candidate, evaluation))
 
@@ -55,8 +62,62 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: Postgres) -> str:
+    """The name of a PostgreSQL database that MLflow has migrated."""
+    url = postgres_server.database()
+    assert RegistryStore(url).versions("nothing") == []
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A migrated MLflow database of its own, of each kind that the registry runs on."""
+    if request.param == "sqlite":
+        target = tmp_path / "mlflow.db"
+        target.write_bytes(request.getfixturevalue("empty_database").read_bytes())
+        yield f"sqlite:///{target}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    url = server.database(request.getfixturevalue("postgres_template"))
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of its own, of each kind that the ledger runs on."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'ledger.db'}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    url = server.database()
+    yield url
+    server.drop(url)
+
+
 @pytest.fixture
-def store(tmp_path: Path, empty_database: Path) -> RegistryStore:
-    target = tmp_path / "mlflow.db"
-    target.write_bytes(empty_database.read_bytes())
-    return RegistryStore(f"sqlite:///{target}", tmp_path / "mlartifacts")
+def store(tmp_path: Path, database_url: str) -> RegistryStore:
+    return RegistryStore(database_url, tmp_path / "mlartifacts")
+
+
+def unguarded(url: str, *statements: str) -> None:
+    """What somebody with all rights does to the ledger: the guard taken off, the statements, the guard back on."""
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            for name in ("update", "delete", "replace"):
+                connection.execute(sa.text(f"DROP TRIGGER segfoundry_ledger_no_{name}"))
+        else:
+            connection.execute(sa.text("ALTER TABLE segfoundry_ledger DISABLE TRIGGER USER"))
+        for statement in statements:
+            connection.execute(sa.text(statement))
+        if engine.dialect.name != "sqlite":
+            connection.execute(sa.text("ALTER TABLE segfoundry_ledger ENABLE TRIGGER USER"))
+    engine.dispose()

@@ -1,33 +1,31 @@
 from __future__ import annotations
 
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
+from infra.errors import UsageError
 from registry.ledger import Ledger, Overtaken
+from tests.registry.conftest import unguarded
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.db"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Ledger:
-    ledger = Ledger(f"sqlite:///{path}")
+def ledger(ledger_url: str) -> Ledger:
+    ledger = Ledger(ledger_url)
     for number in range(1, 6):
         ledger.append("promote", model="m", version=number, actor="ann", reason="because", details={"n": number})
     return ledger
 
 
-def tamper(path: Path, *statements: str) -> None:
-    with sqlite3.connect(path) as connection:
-        for verb in ("update", "delete"):
-            connection.execute(f"DROP TRIGGER segfoundry_ledger_no_{verb}")
-        for statement in statements:
-            connection.execute(statement)
+def execute(ledger: Ledger, statement: str) -> None:
+    engine = sa.create_engine(ledger.url)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text(statement))
+    finally:
+        engine.dispose()
 
 
 def test_an_untouched_chain_holds_and_tells_its_story(ledger: Ledger):
@@ -47,27 +45,47 @@ def test_an_untouched_chain_holds_and_tells_its_story(ledger: Ledger):
         ("DELETE FROM segfoundry_ledger WHERE position = 3", 3, "removed"),
     ],
 )
-def test_a_row_changed_or_removed_is_found_and_named(
-    ledger: Ledger, path: Path, statement: str, position: int, word: str
-):
-    tamper(path, statement)
+def test_a_row_changed_or_removed_is_found_and_named(ledger: Ledger, statement: str, position: int, word: str):
+    unguarded(ledger.url, statement.replace(":", r"\:"))
     check = ledger.verify()
     assert (check.ok, check.position) == (False, position)
     assert word in check.problem
 
 
-def test_rows_that_changed_places_are_found(ledger: Ledger, path: Path):
+def test_rows_that_changed_places_are_found(ledger: Ledger):
     move = "UPDATE segfoundry_ledger SET position = {} WHERE position = {}"
-    tamper(path, move.format(99, 2), move.format(2, 4), move.format(4, 99))
+    unguarded(ledger.url, move.format(99, 2), move.format(2, 4), move.format(4, 99))
     check = ledger.verify()
     assert (check.ok, check.position) == (False, 2)
 
 
-def test_a_slip_in_a_database_shell_is_refused(ledger: Ledger, path: Path):
-    with sqlite3.connect(path) as connection:
-        for statement in ("UPDATE segfoundry_ledger SET actor = 'x'", "DELETE FROM segfoundry_ledger"):
-            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-                connection.execute(statement)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE segfoundry_ledger SET actor = 'x'",
+        "DELETE FROM segfoundry_ledger",
+        "TRUNCATE segfoundry_ledger",
+        "INSERT OR REPLACE INTO segfoundry_ledger SELECT position, at, 'x', action, model, version, reason, details, "
+        "previous_hash, hash FROM segfoundry_ledger WHERE position = 2",
+    ],
+)
+def test_a_slip_in_a_database_shell_is_refused(ledger: Ledger, statement: str):
+    foreign = "TRUNCATE" if ledger.url.startswith("sqlite") else "OR REPLACE"  # not in its language
+    with pytest.raises(DBAPIError, match=r"append-only|syntax error" if foreign in statement else "append-only"):
+        execute(ledger, statement)
+    assert ledger.verify().ok
+
+
+def test_rows_cut_off_at_the_end_are_found_by_a_hash_noted_down(ledger: Ledger):
+    noted = ledger.verify()
+    assert (noted.entries, noted.head) == (5, ledger.entries()[-1].hash)
+    ledger.append("note", model="m", version=None, actor="ann", reason="the ledger went on")
+    assert ledger.verify(noted.head).ok
+    unguarded(ledger.url, "DELETE FROM segfoundry_ledger WHERE position >= 5")
+    assert ledger.verify().ok  # which is why somebody should note the hash down
+    check = ledger.verify(noted.head)
+    assert (check.ok, check.position) == (False, 5)
+    assert noted.head[:12] in check.problem
 
 
 def test_many_writers_at_once_get_one_position_each(ledger: Ledger):
@@ -87,14 +105,17 @@ def test_only_one_of_two_who_saw_the_same_head_may_follow_it(ledger: Ledger):
         ledger.append("promote", model="m", version=7, actor="bob", reason="second", after=5)
 
 
-def test_a_table_that_lost_its_guard_to_a_kill_gets_it_back(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    Ledger(url).append("register", model="m", version=1, actor="a", reason="r")
-    with sqlite3.connect(tmp_path / "ledger.db") as database:
-        database.execute("DROP TRIGGER segfoundry_ledger_no_update")
-    Ledger(url).entries()
-    with (
-        sqlite3.connect(tmp_path / "ledger.db") as database,
-        pytest.raises(sqlite3.IntegrityError, match="append-only"),
-    ):
-        database.execute("UPDATE segfoundry_ledger SET actor = 'b'")
+def test_a_table_that_lost_its_guard_gets_it_back(ledger: Ledger) -> None:
+    drop = {
+        "sqlite": "DROP TRIGGER segfoundry_ledger_no_update",
+        "postgresql": "DROP TRIGGER segfoundry_ledger_append_only ON segfoundry_ledger",
+    }[sa.make_url(ledger.url).get_backend_name()]
+    execute(ledger, drop)
+    Ledger(ledger.url).entries()
+    with pytest.raises(DBAPIError, match="append-only"):
+        execute(ledger, "UPDATE segfoundry_ledger SET actor = 'b'")
+
+
+def test_another_kind_of_database_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="found mysql"):
+        Ledger("mysql+pymysql://nobody@localhost/x").entries()

@@ -1,50 +1,73 @@
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from infra.errors import CheckFailed
+from infra.errors import CheckFailed, UsageError
 from registry import promote as module
-from registry.audit import audit_ledger, audit_model
-from registry.gate import GateReport, decide
-from registry.promote import promote, reconcile, rollback, rolled_back
+from registry.audit import audit_ledger
+from registry.gate import GateReport
+from registry.judging import judge as judge_version
+from registry.promote import Approval, ApprovalNeeded, promote, reconcile, rollback, rolled_back
 from registry.store import RegistryStore
-from tests.registry.conftest import MODEL, RULES, Made
+from tests.registry.conftest import MODEL, RULES, unguarded
+from tests.registry.light import Light
 
-Make = Callable[..., Made]
+Make = Callable[..., Light]
+STRICT: dict[str, Any] = {
+    **RULES,
+    "max_false_alarm_rate": 0.5,
+    "no_significant_loss": {"tolerance": 0.02, "min_groups": 5, "few_groups_tolerance": 0.2},
+    "leakage_clean": True,
+    "licence": "any",
+}
 
 
-def judge(store: RegistryStore, made: Made) -> GateReport:
-    return decide(store.evaluation_of(MODEL, _version(store, made)), store.champion_evaluation(MODEL), RULES,
-                  lineage=made.lineage)  # fmt: skip
+@pytest.fixture
+def make() -> Make:
+    return Light
 
 
-def _version(store: RegistryStore, made: Made) -> int:
-    return made.register(store).version
-
-
-def _promote(store: RegistryStore, made: Made) -> module.Promotion:
+def judge(store: RegistryStore, made: Light, rules: dict[str, Any] = STRICT, current: str = "data-v1") -> GateReport:
     version = _version(store, made)
-    return promote(store, MODEL, version, gate=judge(store, made), actor="ann", reason="nightly")
+    return judge_version(store, MODEL, version, rules, current_data_version=current, leakage={"ok": True, "matrix": []})
+
+
+def _version(store: RegistryStore, made: Light) -> int:
+    return made.version(store, MODEL)
+
+
+def _promote(
+    store: RegistryStore, made: Light, rules: dict[str, Any] = STRICT, approval: Approval | None = None
+) -> module.Promotion:
+    gate = judge(store, made, rules)
+    version = _version(store, made)
+    return promote(store, MODEL, version, gate=gate, actor="ann", reason="nightly", approval=approval)
 
 
 def test_the_story_of_two_good_models_a_bad_one_and_the_way_back(store: RegistryStore, make: Make):
-    first, better = make("first"), make("better", threshold=90.0, change={"BUSI": 0.02})
+    first, better = make("first"), make("better", change={"BUSI": 0.02})
     assert _promote(store, first).champion == 1
     assert store.aliases(MODEL) == {"champion": 1}
     assert _promote(store, better) == module.Promotion(MODEL, champion=2, previous=1, changed=True)
     assert store.aliases(MODEL) == {"champion": 2, "previous": 1}
 
-    regressed = make("regressed", threshold=80.0, change={"BUSI": -0.2})
-    with pytest.raises(CheckFailed, match="BUSI") as refused:
+    regressed = make("regressed", concepts={"polyp": -0.05})  # its dataset's mean alone would not show it
+    with pytest.raises(CheckFailed, match="concept polyp") as refused:
         _promote(store, regressed)
     assert refused.value.exit_code == 1
     assert store.aliases(MODEL) == {"champion": 2, "previous": 1, "challenger": 3}
-    assert store.resolve(MODEL, 3).tags["segfoundry.gate_failures"] == "max_loss_per_dataset BUSI"
+    failures = store.resolve(MODEL, 3).tags["segfoundry.gate_failures"]
+    assert "no_significant_loss concept polyp" in failures
+    assert "hippocampus" not in failures
+    verdicts = store.ledger.entries(MODEL)[-1].details["rules"]
+    [polyp] = [one for one in verdicts if one["subject"] == "concept polyp"]
+    assert (polyp["ok"], polyp["limit"]) == (False, -0.02)
+    assert polyp["value"] == pytest.approx(-0.05)
 
     # the same again adds nothing: neither a promotion that is in force nor the same refusal
     before = len(store.ledger.entries())
@@ -64,20 +87,52 @@ def test_the_story_of_two_good_models_a_bad_one_and_the_way_back(store: Registry
     ]  # fmt: skip
     assert audit_ledger(store)["ok"]
 
-    answer = audit_model(store, MODEL, "champion")
-    assert (answer["version"], answer["aliases"]) == (1, ["champion"])
-    assert answer["gate"]["verdict"] == "pass"
-    assert answer["data_version"] == "data-v1"
-    assert {one["dataset"]: one["manifest_digest"] for one in answer["datasets"]} == first.lineage["manifest_digests"]
-    assert answer["parameters"]["train.recipe"] == "tiny"
-    assert "data-v1" in answer["rebuild"]
-    assert [one["action"] for one in answer["ledger"]] == ["promote", "done", "rollback", "done"]
+    # what was better once is judged against who serves now
+    assert _promote(store, make("best", change={"BUSI": 0.1})).previous == 1
+    assert [entry.action for entry in store.ledger.entries(MODEL)][-2:] == ["promote", "done"]
+
+
+def test_rules_that_ask_for_a_person_wait_for_one(store: RegistryStore, make: Make):
+    rules = {**STRICT, "approval": True}
+    first = make("first")
+    for _ in range(2):  # said twice, it is written down once
+        with pytest.raises(ApprovalNeeded, match="--approve"):
+            _promote(store, first, rules)
+    assert store.aliases(MODEL) == {"challenger": 1}
+    with pytest.raises(UsageError, match="name of who approves"):
+        _promote(store, first, rules, Approval("", "because"))
+    done = _promote(store, first, rules, Approval("Dr. Okafor", "read 20 cases with the team"))
+    assert done.changed
+    assert store.aliases(MODEL) == {"champion": 1}
+    story = store.ledger.entries(MODEL)
+    assert [entry.action for entry in story] == ["wait", "promote", "done"]
+    assert story[1].details["approval"] == {"by": "Dr. Okafor", "reason": "read 20 cases with the team"}
+
+    # nobody can approve what the gate blocks
+    with pytest.raises(CheckFailed, match="BUSI"):
+        _promote(store, make("worse", change={"BUSI": -0.2}), rules, Approval("Dr. Okafor", "we need it"))
+
+
+def test_a_champion_without_rows_to_compare_with_blocks_and_says_so(store: RegistryStore, make: Make):
+    first = make("first")
+    _promote(store, first)
+    folder = store.resolve(MODEL, 1)
+    path = store.client.get_run(folder.run_id).info.artifact_uri.removeprefix("file://")
+    Path(path, "evaluation/evaluation.parquet").unlink()
+    [failure] = judge(store, make("better", change={"BUSI": 0.1})).failures
+    assert (failure.name, failure.subject) == ("no_significant_loss", "")
+    assert "evaluate the champion" in failure.explanation
+
+
+def test_a_model_on_old_data_is_blocked_by_the_newer_data_version(store: RegistryStore, make: Make):
+    [failure] = judge(store, make("late"), current="data-v2").failures
+    assert failure.name == "current_data_version"
 
 
 def test_a_crash_between_ledger_and_aliases_is_repaired_by_whoever_comes_next(
     store: RegistryStore, make: Make, monkeypatch: pytest.MonkeyPatch
 ):
-    first, better = make("first"), make("better", threshold=90.0)
+    first, better = make("first"), make("better")
     _promote(store, first)
 
     class Killed(BaseException):
@@ -108,7 +163,7 @@ def test_a_crash_between_ledger_and_aliases_is_repaired_by_whoever_comes_next(
 
 
 def test_a_gate_that_was_not_about_this_version_or_this_champion_promotes_nothing(store: RegistryStore, make: Make):
-    first, better = make("first"), make("better", threshold=90.0)
+    first, better = make("first"), make("better")
     version, other = _version(store, first), _version(store, better)
     gate, stale = judge(store, first), judge(store, better)
     with pytest.raises(CheckFailed, match="run the gate for this version"):
@@ -120,48 +175,41 @@ def test_a_gate_that_was_not_about_this_version_or_this_champion_promotes_nothin
     assert store.aliases(MODEL) == {"champion": 1}
 
 
-def test_of_two_promotions_at_once_the_second_is_told(
-    store: RegistryStore, make: Make, monkeypatch: pytest.MonkeyPatch
-):
-    one, other = make("one"), make("other", threshold=90.0)
+def test_a_promotion_waits_for_the_one_at_work_and_is_then_told(store: RegistryStore, make: Make, tmp_path: Path):
+    one, other = make("one"), make("other")
     first, second = _version(store, one), _version(store, other)
     gates = judge(store, one), judge(store, other)
-    intend = module._intend
-    raced: list[bool] = []
-
-    def race(*given: object) -> object:
-        if not raced:
-            raced.append(True)
-            promote(store, MODEL, second, gate=gates[1], actor="bob", reason="quicker")
-        return intend(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "_intend", race)
-    with pytest.raises(CheckFailed, match="bob"):
-        promote(store, MODEL, first, gate=gates[0], actor="ann", reason="slower")
-    assert store.aliases(MODEL) == {"champion": 2}
+    slower = RegistryStore(store.tracking_uri, tmp_path / "mlartifacts")
+    assert slower.ledger.head() is None
+    with ThreadPoolExecutor(1) as pool:
+        with store.ledger.exclusive():
+            waiting = pool.submit(promote, slower, MODEL, first, gate=gates[0], actor="ann", reason="slower")
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.3)
+            assert store.ledger.entries() == []
+        waiting.result(timeout=30)
+    with pytest.raises(CheckFailed, match="against the present champion"):
+        promote(store, MODEL, second, gate=gates[1], actor="bob", reason="later")
+    assert store.aliases(MODEL) == {"champion": first}
     assert audit_ledger(store)["ok"]
 
 
 def test_nothing_to_roll_back_to_is_said(store: RegistryStore, make: Make):
-    _promote(store, make())
+    _promote(store, make("only"))
     with pytest.raises(CheckFailed, match="previous champion"):
         rollback(store, MODEL, actor="bob", reason="back")
 
 
-def test_a_ledger_cut_off_at_its_end_and_an_alias_set_by_hand_are_found(
-    store: RegistryStore, make: Make, tmp_path: Path
-):
+def test_a_ledger_cut_off_at_its_end_and_an_alias_set_by_hand_are_found(store: RegistryStore, make: Make):
     _promote(store, make("first"))
-    _promote(store, make("better", threshold=90.0))
+    _promote(store, make("better"))
     store.client.set_registered_model_alias(MODEL, "champion", "1")
     answer = audit_ledger(store)
     assert not answer["ok"]
     assert "champion 2, MLflow says 1" in answer["drift"][0]
     store.client.set_registered_model_alias(MODEL, "champion", "2")
     assert audit_ledger(store)["ok"]
-    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
-        connection.execute("DROP TRIGGER segfoundry_ledger_no_delete")
-        connection.execute("DELETE FROM segfoundry_ledger WHERE position = 4")
+    unguarded(store.tracking_uri, "DELETE FROM segfoundry_ledger WHERE position = 4")
     answer = audit_ledger(store)
     assert not answer["ok"]
     assert "version 2 vouches for ledger row 4" in answer["problems"][0]
@@ -170,7 +218,7 @@ def test_a_ledger_cut_off_at_its_end_and_an_alias_set_by_hand_are_found(
 def test_of_many_promotions_at_once_one_wins_and_leaves_the_aliases_that_the_ledger_says(
     store: RegistryStore, make: Make, tmp_path: Path
 ):
-    made = [make(f"m{number}", threshold=100.0 - number) for number in range(4)]
+    made = [make(f"m{number}") for number in range(4)]
     versions = [_version(store, one) for one in made]
     gates = [judge(store, one) for one in made]
 

@@ -49,16 +49,21 @@ def replicates(groups: Sequence[str], statistic: Statistic, name: str) -> Values
 
 
 def mean_replicates(groups: Sequence[str], values: ArrayLike, name: str) -> Values:
-    """`replicates` of the mean of `values` (rows,), by sums over groups: rows by the million cost no memory."""
+    """`replicates` of the mean of `values` (rows,), by sums over groups: rows by the million cost no memory.
+
+    Several columns (rows, figures) are drawn together, to (DRAWS, figures).
+    """
     names, place = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    if names.size < LEAST_GROUPS:
-        return np.full(DRAWS, np.nan)
     known = np.asarray(values, dtype=np.float64)
-    sums, counts = np.bincount(place, known, names.size), np.bincount(place, minlength=names.size).astype(np.float64)
-    return np.concatenate([(weights @ sums) / (weights @ counts) for weights in draws_of(names.size, name)])
+    if names.size < LEAST_GROUPS:
+        return np.full((DRAWS, *known.shape[1:]), np.nan)
+    sums = np.zeros((names.size, *known.shape[1:]))
+    np.add.at(sums, place, known)
+    counts = np.bincount(place, minlength=names.size).astype(np.float64)
+    return np.concatenate([((each @ sums).T / (each @ counts)).T for each in draws_of(names.size, name)])
 
 
-def over_strata(parts: Sequence[tuple[float, Values]]) -> Values:
+def over_strata(parts: Sequence[tuple[float | Values, Values]]) -> Values:
     """Draws of a mean over strata (datasets), each with its figure and its draws.
 
     A stratum that cannot be drawn from stands with its figure: of one patient nothing is known about others. NaN

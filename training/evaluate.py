@@ -30,7 +30,6 @@ BATCH_IMAGES = 8
 MOST_BOXES = 8
 MOST_PROMPTS = 32
 """Prompts that the head is asked at a time: its query masks are what memory goes to."""
-PROMPTS = ("text", "box", "synonym")
 
 
 def batches(shard: ShardFile, split: str, part: Part) -> Iterator[list[dict[str, Any]]]:
@@ -78,7 +77,7 @@ class Asked:
     """How a part is asked."""
 
     model: str  # name of the model in the rows: before, after or champion
-    prompts: Sequence[str] = ("text",)  # of `PROMPTS`
+    prompts: Sequence[str] = ("text",)  # of `training.measure.PROMPTS`
     wordings: Mapping[str, Sequence[str]] = field(default_factory=dict)  # concept -> its synonyms
     instances: Collection[str] = ()  # concepts that are sets of instances
     volumes: bool = False  # keep masks of slices

@@ -11,6 +11,8 @@ from PIL import Image
 
 HEIGHT = 256  # pixels of each panel
 GAP = 6
+GALLERY = 20
+"""Best, median and worst pairs over all datasets that are shown."""
 TRUTH_RGB = (46, 204, 113)
 PREDICTION_RGB = (255, 140, 0)
 
@@ -44,18 +46,24 @@ def triptych(pixels: NDArray[np.uint8], truth: NDArray[np.bool_], predicted: NDA
     return buffer.getvalue()
 
 
-def choose(rows: list[dict[str, Any]], per_dataset: int = 3) -> list[dict[str, Any]]:
-    """Which pairs to show: each dataset's best, median and worst by Dice after training, text prompts.
+def choose(rows: list[dict[str, Any]], per_dataset: int = 3, gallery: int = GALLERY) -> list[dict[str, Any]]:
+    """Which pairs to show, by Dice of "after" with text prompts; each row with "shown_as".
 
-    Best and worst alike: a gallery of successes would mislead.
+    Of each dataset the best, the median and the worst ("dataset"); over all of them the `gallery` best ("best"), those
+    around the median ("median") and the worst ("worst"). Best and worst alike: a gallery of successes would mislead.
+    A pair is there once, however often it is shown.
     """
-    chosen: list[dict[str, Any]] = []
     pairs = [row for row in rows if row["model"] == "after" and row["prompt"] == "text" and row["present"]]
+    ranked = sorted(pairs, key=lambda row: (-row["dice"], row["dataset"], row["sample_id"], row["concept"]))
+    shown: list[tuple[str, dict[str, Any]]] = []
     for dataset in sorted({row["dataset"] for row in pairs}):
-        ranked = sorted(
-            (row for row in pairs if row["dataset"] == dataset),
-            key=lambda row: (-row["dice"], row["sample_id"], row["concept"]),
-        )
-        places = sorted({0, len(ranked) // 2, len(ranked) - 1})[:per_dataset]
-        chosen.extend(ranked[place] for place in places)
-    return chosen
+        own = [row for row in ranked if row["dataset"] == dataset]
+        shown.extend(("dataset", own[place]) for place in sorted({0, len(own) // 2, len(own) - 1})[:per_dataset])
+    middle = max(0, len(ranked) // 2 - gallery // 2)
+    parts = {"best": ranked[:gallery], "median": ranked[middle : middle + gallery], "worst": ranked[::-1][:gallery]}
+    shown.extend((name, row) for name, part in parts.items() for row in part)
+    chosen: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for name, row in shown:
+        key = (row["dataset"], row["sample_id"], row["concept"])
+        chosen.setdefault(key, {**row, "shown_as": []})["shown_as"].append(name)
+    return list(chosen.values())

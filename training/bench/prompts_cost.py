@@ -43,7 +43,9 @@ def made_rows(images: int, prompts: int, size: int) -> list[dict[str, Any]]:
             mask = (rows - y) ** 2 + (columns - x) ** 2 < (radius / 3) ** 2
             pixels[mask] = 220
             box = list(rle.bbox_xyxy(mask))
-            objects.append({"concept": concept, "instance": 1, "rle": rle.encode(mask), "bbox_xyxy": box, "area": int(mask.sum())})
+            objects.append(
+                {"concept": concept, "instance": 1, "rle": rle.encode(mask), "bbox_xyxy": box, "area": int(mask.sum())}
+            )
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="PNG")
         names = dict.fromkeys(("dataset", "modality", "case_id", "group_id"), "made up")

@@ -143,9 +143,7 @@ def _interpolated(true: Values, predicted: Values, total: Values) -> Values:
     means = np.zeros(len(total))
     for row in np.flatnonzero(total > 0):
         place = np.searchsorted(true[row] / total[row], RECALLS - _SLACK, side="left")
-        means[row] = np.where(
-            place < true.shape[1], precision[row, np.minimum(place, true.shape[1] - 1)], 0.0
-        ).mean()
+        means[row] = np.where(place < true.shape[1], precision[row, np.minimum(place, true.shape[1] - 1)], 0.0).mean()
     return means
 
 

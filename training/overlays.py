@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+GALLERY = 20  # best, median and worst pairs over all datasets that are shown
 HEIGHT = 256  # pixels of each panel
 GAP = 6
-GALLERY = 20
-"""Best, median and worst pairs over all datasets that are shown."""
 TRUTH_RGB = (46, 204, 113)
 PREDICTION_RGB = (255, 140, 0)
 
@@ -46,24 +46,55 @@ def triptych(pixels: NDArray[np.uint8], truth: NDArray[np.bool_], predicted: NDA
     return buffer.getvalue()
 
 
-def choose(rows: list[dict[str, Any]], per_dataset: int = 3, gallery: int = GALLERY) -> list[dict[str, Any]]:
-    """Which pairs to show, by Dice of "after" with text prompts; each row with "shown_as".
+def choose(rows: list[dict[str, Any]], gallery: int = GALLERY) -> list[dict[str, Any]]:
+    """Which pairs to show: the best, the median and the worst by Dice of "after", text prompts, over all datasets.
 
-    Of each dataset the best, the median and the worst ("dataset"); over all of them the `gallery` best ("best"), those
-    around the median ("median") and the worst ("worst"). Best and worst alike: a gallery of successes would mislead.
-    A pair is there once, however often it is shown.
+    Best and worst alike: a gallery of successes would mislead. Where many pairs share one Dice (0 most of all), the
+    datasets take turns, so that one of them does not fill the gallery. With fewer than 3 x `gallery` pairs all are
+    shown. Then each dataset's own best, median and worst, so that no dataset goes unseen.
+
+    Args:
+        rows: of `training.summary.ROWS_SCHEMA`, in any order; the choice does not depend on it.
+        gallery: how many of each part.
+
+    Returns:
+        Copies of rows with `shown_as`, a list: "worst" (worst first), "median" or "best" (best first), and "dataset"
+        where the pair is its dataset's best, median or worst; those that are that alone come last. No pair twice.
     """
     pairs = [row for row in rows if row["model"] == "after" and row["prompt"] == "text" and row["present"]]
-    ranked = sorted(pairs, key=lambda row: (-row["dice"], row["dataset"], row["sample_id"], row["concept"]))
-    shown: list[tuple[str, dict[str, Any]]] = []
+    chosen = {_key(row): {**row, "shown_as": [part]} for part, row in _parts(pairs, gallery)}
     for dataset in sorted({row["dataset"] for row in pairs}):
-        own = [row for row in ranked if row["dataset"] == dataset]
-        shown.extend(("dataset", own[place]) for place in sorted({0, len(own) // 2, len(own) - 1})[:per_dataset])
-    middle = max(0, len(ranked) // 2 - gallery // 2)
-    parts = {"best": ranked[:gallery], "median": ranked[middle : middle + gallery], "worst": ranked[::-1][:gallery]}
-    shown.extend((name, row) for name, part in parts.items() for row in part)
-    chosen: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for name, row in shown:
-        key = (row["dataset"], row["sample_id"], row["concept"])
-        chosen.setdefault(key, {**row, "shown_as": []})["shown_as"].append(name)
+        ranked = _ranked([row for row in pairs if row["dataset"] == dataset], best_first=True)
+        for place in sorted({0, len(ranked) // 2, len(ranked) - 1}):
+            chosen.setdefault(_key(ranked[place]), {**ranked[place], "shown_as": []})["shown_as"].append("dataset")
     return list(chosen.values())
+
+
+def _parts(pairs: list[dict[str, Any]], each: int) -> list[tuple[str, dict[str, Any]]]:
+    best = min(each, -(-len(pairs) // 3))
+    worst = min(each, -(-(len(pairs) - best) // 2))
+    chosen_best = _ranked(pairs, best_first=True)[:best]
+    taken = {_key(row) for row in chosen_best}
+    chosen_worst = _ranked([row for row in pairs if _key(row) not in taken], best_first=False)[:worst]
+    taken |= {_key(row) for row in chosen_worst}
+    # as many were taken from both ends, to one pair: the middle of the others is the middle of all
+    others = [row for row in _ranked(pairs, best_first=True) if _key(row) not in taken]
+    median = min(each, len(others))
+    start = (len(others) - median) // 2
+    parts = (("worst", chosen_worst), ("median", others[start : start + median]), ("best", chosen_best))
+    return [(part, row) for part, chosen in parts for row in chosen]
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["dataset"], row["sample_id"], row["concept"]
+
+
+def _ranked(pairs: list[dict[str, Any]], *, best_first: bool) -> list[dict[str, Any]]:
+    """Pairs by Dice; of those that share it each dataset's first, then each dataset's second, and so on."""
+    turns: Counter[tuple[float, str]] = Counter()
+    keyed = []
+    for row in sorted(pairs, key=_key):
+        place = (row["dice"], row["dataset"])
+        keyed.append(((-row["dice"] if best_first else row["dice"], turns[place], *_key(row)), row))
+        turns[place] += 1
+    return [row for _, row in sorted(keyed, key=lambda item: item[0])]

@@ -38,7 +38,7 @@ def mask_logits(
     """
     *finer, coarsest = levels
     coarse = _asked(decoder, encoded, prompt, prompt_mask)[:, : coarsest.shape[-2] * coarsest.shape[-1]]
-    coarse = coarse.transpose(1, 2).unflatten(2, coarsest.shape[-2:])
+    coarse = coarse.transpose(1, 2).reshape(len(coarse), -1, *coarsest.shape[-2:])
     wanted = decoder.mask_embedder(queries)
     instance, semantic = decoder.instance_projection, decoder.semantic_projection
     rows = torch.cat(
@@ -48,10 +48,12 @@ def mask_logits(
     # on a CPU one prompt's maps stay in its cache; other devices want as much work at a time as there is
     at_once = 1 if encoded.device.type == "cpu" else len(wanted)
     found = []
-    for part in torch.arange(len(wanted), device=image_of_prompt.device).split(at_once):
+    for part in torch.split(  # type: ignore[no-untyped-call]
+        torch.arange(len(wanted), device=image_of_prompt.device), at_once
+    ):
         pixels = _pixels(decoder.pixel_decoder, [level[image_of_prompt[part]] for level in finer], coarse[part])
         found.append(torch.baddbmm(offsets[part].unsqueeze(2), rows[part], pixels.flatten(2)))
-    logits = torch.cat(found).unflatten(2, finer[0].shape[-2:])
+    logits = torch.cat(found).reshape(len(wanted), -1, *finer[0].shape[-2:])
     return logits[:, :-1], logits[:, -1:]
 
 

@@ -53,7 +53,7 @@ class Strata:
     @property
     def values(self) -> list[float]:
         """Means over the datasets."""
-        return [float(value) for value in np.mean([value for value, _ in self._parts], axis=0)]
+        return [float(value) for value in np.mean([np.asarray(value) for value, _ in self._parts], axis=0)]
 
     @property
     def intervals(self) -> list[list[float] | None]:

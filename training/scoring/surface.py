@@ -58,8 +58,7 @@ def nearest(points_mm: Values, others_mm: Values) -> Values:
             for first in range(0, len(points_mm), at_once)
         ]
         return np.concatenate(parts)
-    distances: Values = cKDTree(others_mm).query(points_mm)[0]
-    return distances
+    return np.asarray(cKDTree(others_mm).query(points_mm)[0], dtype=np.float64)
 
 
 def nsd_hd95(truth: Mask, predicted: Mask, spacing_mm: Sequence[float], tolerance_mm: float) -> tuple[float, float]:

@@ -89,7 +89,7 @@ def volume_of(planes: Mapping[int, Mask], axis: str, case_row: Mapping[str, Any]
 
 def _measure(
     dataset: str,
-    planes: Sequence[Mapping[str, Any]],
+    planes: Sequence[dict[str, Any]],
     case_row: Mapping[str, Any],
     said: Mapping[tuple[str, str], Mapping[int, str]],
     tolerance_mm: float,

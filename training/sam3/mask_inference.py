@@ -48,9 +48,7 @@ def mask_logits(
     # on a CPU one prompt's maps stay in its cache; other devices want as much work at a time as there is
     at_once = 1 if encoded.device.type == "cpu" else len(wanted)
     found = []
-    for part in torch.split(  # type: ignore[no-untyped-call]
-        torch.arange(len(wanted), device=image_of_prompt.device), at_once
-    ):
+    for part in torch.split(torch.arange(len(wanted), device=image_of_prompt.device), at_once):
         pixels = _pixels(decoder.pixel_decoder, [level[image_of_prompt[part]] for level in finer], coarse[part])
         found.append(torch.baddbmm(offsets[part].unsqueeze(2), rows[part], pixels.flatten(2)))
     logits = torch.cat(found).reshape(len(wanted), -1, *finer[0].shape[-2:])

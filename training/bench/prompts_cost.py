@@ -23,9 +23,10 @@ from preprocessing.schema import rle
 from training.decision import Decision
 from training.decode import decode_image
 from training.evaluate import Asked, Found, evaluate_batch
-from training.fit import start_model
 from training.predict import Segmenter
-from training.recipes import RECIPES
+from training.sam3.checkpoint import build_model
+from training.sam3.init import initialise
+from training.sam3.sizes import named
 from training.sam3.tokenizer import PromptTokenizer
 
 CONCEPTS = ("bright disc", "dark square", "left kidney", "cell nucleus", "polyp", "liver", "optic disc", "tumor")
@@ -54,12 +55,13 @@ def made_rows(images: int, prompts: int, size: int) -> list[dict[str, Any]]:
     return found
 
 
-def measure(recipe: str, prompts: list[int], images: int, size: int, rounds: int, threads: int) -> dict[str, Any]:
+def measure(model_size: str, prompts: list[int], images: int, size: int, rounds: int, threads: int) -> dict[str, Any]:
     """Seconds an image for each K, and how much more than with one prompt."""
     torch.set_num_threads(threads)
-    chosen = RECIPES[recipe]()
-    model, _ = start_model(chosen, "")
-    segmenter = Segmenter(model.eval(), PromptTokenizer.from_installed(), chosen.image_size, Decision())
+    sam3, image_size = named(model_size)
+    model = build_model({"sam3": sam3})
+    initialise(model, 0)
+    segmenter = Segmenter(model.eval(), PromptTokenizer.from_installed(), image_size, Decision())
     batches = {count: made_rows(images, count, size) for count in prompts}
     seconds: dict[int, list[float]] = {count: [] for count in prompts}
     for number in range(rounds + 1):
@@ -76,7 +78,7 @@ def measure(recipe: str, prompts: list[int], images: int, size: int, rounds: int
     base = seconds[prompts[0]]
     ratios = {k: [one / first for one, first in zip(values, base, strict=True)] for k, values in seconds.items()}
     return {
-        "recipe": recipe,
+        "model_size": model_size,
         "images_a_batch": images,
         "picture_px": size,
         "threads": threads,
@@ -92,14 +94,14 @@ def measure(recipe: str, prompts: list[int], images: int, size: int, rounds: int
 def main(arguments: list[str] | None = None) -> int:
     """Command line: one JSON document."""
     parser = argparse.ArgumentParser(prog="python -m training.bench.prompts_cost", description=__doc__)
-    parser.add_argument("--recipe", choices=sorted(RECIPES), default="small")
+    parser.add_argument("--model-size", default="small", help="tiny, small, full, or a width of the full model")
     parser.add_argument("--prompts", type=int, nargs="+", default=[1, 2, 3, 4], help="the first is the measure")
     parser.add_argument("--images", type=int, default=8, help="of a batch")
     parser.add_argument("--size", type=int, default=512, help="pixels a side of the pictures")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
-    figures = measure(given.recipe, given.prompts, given.images, given.size, given.rounds, given.threads)
+    figures = measure(given.model_size, given.prompts, given.images, given.size, given.rounds, given.threads)
     sys.stdout.write(json.dumps(figures, indent=1) + "\n")
     return 0
 

@@ -91,8 +91,8 @@ def test_pycocotools_agrees() -> None:
         for one in truth:
             encoded = masks.encode(np.asfortranarray(one.astype(np.uint8)))
             number = len(annotations) + 1
-            annotations.append({"id": number, "image_id": image, "category_id": 1, "segmentation": encoded,
-                                "area": int(one.sum()), "iscrowd": 0, "bbox": masks.toBbox(encoded).tolist()})  # fmt: skip
+            about = {"area": int(one.sum()), "iscrowd": 0, "bbox": masks.toBbox(encoded).tolist()}
+            annotations.append({"id": number, "image_id": image, "category_id": 1, "segmentation": encoded, **about})
         for one, score in zip(predicted, scores, strict=True):
             encoded = masks.encode(np.asfortranarray(one.astype(np.uint8)))
             results.append({"image_id": image, "category_id": 1, "segmentation": encoded, "score": score})

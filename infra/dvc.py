@@ -21,7 +21,7 @@ import yaml
 
 from infra import repository
 from infra.errors import ServiceError, UsageError
-from infra.storage import digest_of, write_bytes, write_text
+from infra.storage import digest_of, staged_folder, write_bytes, write_text
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 
@@ -280,6 +280,26 @@ class DataRepo:
             )
             raise ServiceError(msg)
         return payload
+
+    def export_at(self, path: str, revision: str, target: Path) -> None:
+        """Copy a folder that DVC keeps, as it was at a git revision, to the new folder `target`.
+
+        ServiceError where DVC cannot deliver it. Bytes are not looked at: who reads shards checks their SHA-256.
+        """
+        from dvc.api import DVCFileSystem
+        from dvc.exceptions import DvcException
+
+        logging.getLogger("dvc").setLevel(logging.ERROR)
+        try:
+            files = DVCFileSystem(str(self.root), rev=revision)
+            try:
+                with staged_folder(target) as temporary:
+                    files.get(path, str(temporary), recursive=True)
+            finally:
+                files.close()
+        except (DvcException, OSError, KeyError) as error:
+            msg = f"{path} at {revision}: DVC cannot deliver it: {error}. If the cache was cleaned: dvc pull"
+            raise ServiceError(msg) from error
 
     def data_digest(self) -> str:
         """SHA-256 over what the ingest stages made: the identity of the data version."""

@@ -114,6 +114,16 @@ class Evaluate(Section):
 
     split: Literal["train", "val", "test"]
     max_samples_per_dataset: Annotated[int, Field(ge=0)]
+    prompts: Annotated[list[Literal["text", "box", "synonym"]], Field(min_length=1)] = ["text", "box"]
+    surface_tolerance_mm: Annotated[float, Field(ge=0)] = 2.0  # of the normalised surface distance
+
+    @field_validator("prompts")
+    @classmethod
+    def _with_text(cls, value: list[str]) -> list[str]:
+        if "text" not in value or len(set(value)) < len(value):
+            msg = "text, which is the headline, and box and synonym once each at most"
+            raise ValueError(msg)
+        return value
 
 
 class Loss(Section):

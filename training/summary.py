@@ -19,6 +19,7 @@ ROWS_SCHEMA = pa.schema(
             "group_id": pa.string(),
             "concept": pa.string(),
             "prompt": pa.string(),
+            "wording": pa.string(),
             "model": pa.string(),
             "present": pa.bool_(),
             "score": pa.float64(),
@@ -26,8 +27,11 @@ ROWS_SCHEMA = pa.schema(
             "dice": pa.float64(),
             "iou": pa.float64(),
             "dice_instances": pa.float64(),
+            "dice_top1": pa.float64(),
             "truth_px": pa.int64(),
             "predicted_px": pa.int64(),
+            "image_px": pa.int64(),
+            "failure": pa.string(),
         }.items()
     ]
 )
@@ -56,6 +60,7 @@ def summarise(rows: list[dict[str, Any]], modalities: dict[str, str], external: 
     `external` names datasets that nothing is trained on: their means stand apart, as the paper's two tables do.
     """
     datasets: dict[str, Any] = {}
+    against = any(row["model"] == "champion" for row in rows)
     for name, modality in modalities.items():
         own = [row for row in rows if row["dataset"] == name]
 
@@ -80,6 +85,7 @@ def summarise(rows: list[dict[str, Any]], modalities: dict[str, str], external: 
                 "dice_box_after": dice("after", "box", part),
                 "iou_text_after": dice("after", "text", part, "iou"),
                 "dice_instances_after": dice("after", "text", part, "dice_instances"),
+                **({"dice_text_champion": dice("champion", "text", part)} if against else {}),
             }
 
         asked = [row for row in own if row["prompt"] == "text" and row["model"] == "after"]
@@ -118,12 +124,21 @@ def summarise(rows: list[dict[str, Any]], modalities: dict[str, str], external: 
 
 def _means(entries: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the datasets that have a value."""
-    return {figure: mean([entry[figure] for entry in entries if entry[figure] is not None]) for figure in _MEANS}
+    names = [*_MEANS, *(["dice_text_champion"] if any("dice_text_champion" in entry for entry in entries) else [])]
+    return {figure: mean([entry[figure] for entry in entries if entry[figure] is not None]) for figure in names}
 
 
 def table_of(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows as an Arrow table in a fixed order."""
     ordered = sorted(
-        rows, key=lambda row: (row["dataset"], row["sample_id"], row["concept"], row["prompt"], row["model"])
+        rows,
+        key=lambda row: (
+            row["dataset"],
+            row["sample_id"],
+            row["concept"],
+            row["prompt"],
+            row.get("wording", ""),
+            row["model"],
+        ),
     )
     return pa.Table.from_pylist(ordered, schema=ROWS_SCHEMA)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from infra.compute import ray_session
 from infra.errors import SegfoundryError, UsageError
 from infra.storage import write_json, write_text
-from pipelines.bench import machine, results_page
+from pipelines.bench import machine, results_page, vanilla
 from preprocessing import schema
 
 _PEER = Path(__file__).parent / "peers" / "unet.py"
@@ -53,7 +53,7 @@ def main() -> None:
     if options.json:
         write_json(options.json, figures)
     if options.out:
-        write_text(options.out, results_page.markdown(figures))
+        write_text(options.out, results_page.markdown(figures) + vanilla.kept_section(options.out))
     else:
         sys.stdout.write(results_page.markdown(figures))
 

@@ -27,10 +27,12 @@ from transformers.models.sam3.modeling_sam3 import (
     Sam3DetrEncoderLayer,
     Sam3GeometryEncoderLayer,
     Sam3MaskDecoder,
+    Sam3MaskDecoderOutput,
     Sam3SinePositionEmbedding,
 )
 
 from training.sam3.boxes import cxcywh_to_xyxy
+from training.sam3.mask_inference import mask_logits
 
 Grid = tuple[int, int]
 _BIAS_SCALE = 8  # SAM3's box bias is logarithmic in eighths of the image
@@ -147,6 +149,17 @@ class MaskDecoder(GradientCheckpointingLayer, Sam3MaskDecoder):
         **kwargs: Any,
     ) -> Any:
         """As transformers', but with `image_of_prompt` (prompts,) the features are those of the images."""
+        if image_of_prompt is not None and prompt_features is not None and not torch.is_grad_enabled():
+            masks, semantic = mask_logits(
+                self,
+                decoder_queries,
+                backbone_features,
+                encoder_hidden_states,
+                prompt_features,
+                prompt_mask,
+                image_of_prompt,
+            )
+            return Sam3MaskDecoderOutput(pred_masks=masks, semantic_seg=semantic)
         if image_of_prompt is not None:
             # of the coarsest level only the size is used: the encoder's output takes its place
             *finer, coarsest = backbone_features

@@ -116,6 +116,13 @@ class Evaluate(Section):
     max_samples_per_dataset: Annotated[int, Field(ge=0)]
 
 
+class Quality(Section):
+    """What a dataset as a whole must hold before it is trained on (`pipelines.quality`)."""
+
+    max_quarantined: Fraction = 0.9
+    max_lost_samples: Fraction = 0.5
+
+
 class Gate(Section):
     """The bar for `@champion`; the registry reads it (`registry.gate`)."""
 
@@ -135,6 +142,7 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     gate: Gate
+    quality: Quality = Quality()
 
     @model_validator(mode="after")
     def _once_each(self) -> Params:

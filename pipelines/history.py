@@ -44,7 +44,7 @@ def manifests(workspace: Workspace) -> dict[str, dict[str, Recorded]]:
 
 def _recorded(workspace: Workspace, dataset: str, tag: str) -> Recorded:
     payload = workspace.repo.read_bytes_at(f"data/{dataset}/{MANIFEST_FILE}", tag)
-    digest = str(_told(workspace, dataset, tag)["manifest_digest"])
+    digest = str(told(workspace, dataset, tag)["manifest_digest"])
     return Recorded(digest, lambda names: rows_of_case(io.BytesIO(payload), names))
 
 
@@ -85,7 +85,7 @@ def compare(workspace: Workspace, old: str, new: str, dataset: str = "") -> dict
         if before is None or after is None:
             found[name] = {"state": "added" if before is None else "removed"}
         elif before == after:
-            samples = _told(workspace, name, new)["counts"]["samples"]
+            samples = told(workspace, name, new)["counts"]["samples"]
             found[name] = {"state": "unchanged", **nothing_changed(samples), "relicensed": None}
         else:
             found[name] = {"state": "changed", **_compare_one(workspace, name, old, new)}
@@ -93,7 +93,7 @@ def compare(workspace: Workspace, old: str, new: str, dataset: str = "") -> dict
 
 
 def _compare_one(workspace: Workspace, dataset: str, old: str, new: str) -> dict[str, Any]:
-    before, after = (_told(workspace, dataset, tag)["licence"] for tag in (old, new))
+    before, after = (told(workspace, dataset, tag)["licence"] for tag in (old, new))
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder) / "old.parquet", Path(folder) / "new.parquet"
         for path, tag in zip(paths, (old, new), strict=True):
@@ -102,7 +102,7 @@ def _compare_one(workspace: Workspace, dataset: str, old: str, new: str) -> dict
     return {**found, "relicensed": {"from": before, "to": after} if before != after else None}
 
 
-def _told(workspace: Workspace, dataset: str, tag: str) -> dict[str, Any]:
+def told(workspace: Workspace, dataset: str, tag: str) -> dict[str, Any]:
     """The `dataset.json` of a dataset at a data version."""
     value: dict[str, Any] = json.loads(workspace.repo.read_bytes_at(f"data/{dataset}/{DATASET_FILE}", tag))
     return value

@@ -1,4 +1,4 @@
-"""Which failures are tried again: what can pass, told apart from what cannot, on errors of real services that are gone."""
+"""Which failures are tried again: what can pass and what cannot, told apart on errors of services that are gone."""
 
 from __future__ import annotations
 

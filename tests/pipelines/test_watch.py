@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,11 +53,11 @@ def place(tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Worksp
 
 
 @pytest.fixture
-def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "inbox"
     folder.mkdir()
     monkeypatch.setenv("SEGFOUNDRY_WATCH", str(folder))
-    yield folder
+    return folder
 
 
 def _age(folder: Path, seconds: float) -> None:

@@ -112,6 +112,7 @@ def _when(plan: Plan, flow: str) -> str:
 async def _deploy(runner: Any, place: Workspace, plan: Plan) -> dict[str, UUID]:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.client.schemas.schedules import CronSchedule
+    from prefect.types.entrypoint import EntrypointType
     from pydantic import ValidationError
 
     from pipelines.flows.run import flows
@@ -133,6 +134,7 @@ async def _deploy(runner: Any, place: Workspace, plan: Plan) -> dict[str, UUID]:
             concurrency_limit=one,
             parameters={"workspace": str(place.root)},
             tags=["segfoundry"],
+            entrypoint_type=EntrypointType.MODULE_PATH,  # a path would have to lie below the present folder
         )
     return deployments
 

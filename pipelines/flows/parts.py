@@ -88,13 +88,14 @@ def ingest(place: Workspace) -> list[str]:
     stale = [name for name in place.repo.stale() if name.startswith(INGEST_PREFIX)]
     ran = []
     if stale:
-        with session_of(place):
-            ran = _walk(place, ingests=True)
+        need_ray(place)
+        ran = _ingest_stale(place)
     version = tag(place)
     if ran:
         pages.write_pages(place)
         artifacts.data_diff(place, version.tag)
-    gates_task(str(place.root))
+    if ran or place.repo.stale():  # where nothing follows, nothing reads the data: the audit looks at it every night
+        gates_task(str(place.root))
     return ran
 
 
@@ -135,11 +136,9 @@ def need_done(place: Workspace, *prefixes: str) -> None:
         raise UsageError(msg)
 
 
-@contextlib.contextmanager
-def session_of(place: Workspace) -> Iterator[None]:
-    """A Ray session, the one that was opened for the whole run where there is one."""
-    with ray_session(place.state):
-        yield
+def need_ray(place: Workspace) -> None:
+    """A Ray session until the run ends; the same one for all parts, and none where nothing is to be made."""
+    session.enter_context(ray_session(place.state))
 
 
 def tag(place: Workspace) -> DataVersion:
@@ -155,26 +154,23 @@ def tag(place: Workspace) -> DataVersion:
 def _one(place: Workspace, stage: str) -> list[str]:
     if stage not in place.repo.changed():
         return []
-    with session_of(place), events.phase(stage):
+    need_ray(place)
+    with events.phase(stage):
         return _run_generation(place, [stage])
 
 
-def _walk(place: Workspace, *, ingests: bool) -> list[str]:
-    """The stale stages, generation by generation: fewer than were stale where a stage made what it had made before."""
-    repo = place.repo
-    ran: list[str] = []
-    for generation in repo.generations():
-        names = [name for name in generation if name.startswith(INGEST_PREFIX) == ingests]
-        changed = set(repo.changed()) if names else set()
-        todo = [name for name in names if name in changed]
-        if todo:
-            with events.phase("ingest" if ingests else " ".join(todo)):
-                ran += _run_generation(place, todo)
-    return ran
+def _ingest_stale(place: Workspace) -> list[str]:
+    """Build the datasets that changed, several at a time, in DVC's order."""
+    changed = set(place.repo.changed())
+    todo = [name for name in place.repo.plan() if name.startswith(INGEST_PREFIX) and name in changed]
+    with events.phase("ingest"):
+        return _run_generation(place, todo)
 
 
 def _run_generation(place: Workspace, todo: list[str]) -> list[str]:
     """Run stages at the same time and commit every one to DVC, in the order of `dvc repro`."""
+    if not todo:
+        return []
     repo = place.repo
     futures = {name: stage_task.submit(str(place.root), name) for name in todo}
     started = time.monotonic()

@@ -34,7 +34,7 @@ COMMON: dict[str, Any] = {
 
 
 @contextlib.contextmanager
-def alone(workspace: str, what: str) -> Iterator[Workspace]:
+def alone(workspace: str, what: str, *, clean: bool = True) -> Iterator[Workspace]:
     """The workspace, with the run lock of this process, and what a killed run left cleaned away.
 
     A run that waits for another says every few seconds that it lives, so that it is not taken for dead.
@@ -45,7 +45,8 @@ def alone(workspace: str, what: str) -> Iterator[Workspace]:
         if not holds_lock(place.state):
             stack.enter_context(RunLock(place.state, f"flow {what}", load_settings().lock_patience_s))
             stack.enter_context(recorded_children(place.state))
-            demo.clean_up(place)
+            if clean:
+                demo.clean_up(place)
         stack.enter_context(parts.session)
         stack.enter_context(artifacts.progress(place))
         yield place

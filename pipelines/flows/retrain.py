@@ -44,9 +44,9 @@ def alone(workspace: str, what: str, *, clean: bool = True) -> Iterator[Workspac
         stack.enter_context(alive.at_work(place.state, str(runtime.flow_run.id), what))
         if not holds_lock(place.state):
             stack.enter_context(RunLock(place.state, f"flow {what}", load_settings().lock_patience_s))
-            stack.enter_context(recorded_children(place.state))
-            if clean:
+            if clean:  # before this run's own children are written where the killed run's were
                 demo.clean_up(place)
+            stack.enter_context(recorded_children(place.state))
         stack.enter_context(parts.session)
         stack.enter_context(artifacts.progress(place))
         yield place

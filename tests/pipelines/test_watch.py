@@ -150,11 +150,11 @@ def test_a_prefix_of_an_object_store_is_watched_and_copied(
         url = "s3://incoming/sets"
         monkeypatch.setenv("SEGFOUNDRY_WATCH", url)
         monkeypatch.delenv("SEGFOUNDRY_OFFLINE")
-        client().put(str(made / "Phantom_Lesion_US"), "incoming/sets/Phantom_Lesion_US", recursive=True)
+        client().put(f"{made}/Phantom_Lesion_US/", "incoming/sets/Phantom_Lesion_US/", recursive=True)
         watcher = _watcher(place, url, started)
         assert watcher.look(0.0) == []
         assert watcher.look(0.3) == ["Phantom_Lesion_US"]
-        client().put(str(made / "Phantom_Lesion_US"), "incoming/sets/Phantom_Lesion_US", recursive=True)
+        client().put(f"{made}/Phantom_Lesion_US/", "incoming/sets/Phantom_Lesion_US/", recursive=True)
         assert [watcher.look(at) for at in (0.6, 0.9)] == [[], []], "the same bytes have the same ETag"
         demo.look_for_sources(place.root)
         assert place.params().datasets == ["Phantom_Nuclei", "Phantom_Lesion_US"]

@@ -130,7 +130,9 @@ class RunLock:
 def reap_leftovers(folder: Path) -> list[str]:
     """End what a killed run left running (Ray, the ephemeral Prefect server): only what that run recorded."""
     records = _read(folder / CHILDREN_FILE) or []
-    ended = end(records)
+    # an earlier run in this very process was not killed: what it started may still be in use, as a Prefect server is
+    own = {child.pid for child in psutil.Process().children(recursive=True)}
+    ended = end([record for record in records if record["pid"] not in own])
     (folder / CHILDREN_FILE).unlink(missing_ok=True)
     return ended
 

@@ -73,7 +73,7 @@ def locate_datasets(
     )
     answers = {located.dataset: located for located in everywhere}
     for card in cards:
-        if card.name in PHANTOMS:
+        if card.name in PHANTOMS and card.name not in given:
             found[card.name] = _phantom(card.name, state, "asked for by name")
         elif card.name in given:
             if Path(given[card.name]["path"]).is_dir():

@@ -41,7 +41,8 @@ test: $(STAMP)  ## all tests
 	@$(BIN)/python -m pytest
 
 soak: $(STAMP)  ## the long faults, with the counts that are promised
-	@SEGFOUNDRY_SOAK=1 $(BIN)/python -m pytest $(wildcard tests/faults tests/security tests/registry/test_served.py) --timeout=7200
+	@SEGFOUNDRY_SOAK=1 $(BIN)/python -m pytest $(wildcard tests/faults tests/security tests/registry/test_served.py \
+	  tests/e2e/test_flow_serve.py) --timeout=7200
 
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -145,6 +145,13 @@ class Minimums(Section):
     concept: dict[str, Fraction] = {}
 
 
+class Quality(Section):
+    """What a dataset as a whole must hold before it is trained on (`pipelines.quality`)."""
+
+    max_quarantined: Fraction = 0.9
+    max_lost_samples: Fraction = 0.5
+
+
 class Gate(Section):
     """The bar for `@champion`; the registry reads it (`registry.gate`). A rule that is not named is not asked."""
 
@@ -174,6 +181,7 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     gate: Gate
+    quality: Quality = Quality()
 
     @model_validator(mode="after")
     def _once_each(self) -> Params:

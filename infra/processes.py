@@ -71,14 +71,34 @@ def _read(path: Path) -> Any:
         return None
 
 
-class RunLock:
-    """One writing run a workspace. The lock of a dead process is taken over."""
+def holds_lock(folder: Path) -> bool:
+    """Whether this process holds the run lock of the state folder `folder`."""
+    holder = _read(folder / LOCK_FILE) or {}
+    return holder.get("pid") == os.getpid() and find(holder) is not None
 
-    def __init__(self, folder: Path, what: str) -> None:
+
+class RunLock:
+    """One writing run a workspace. The lock of a dead process is taken over.
+
+    With `patience_s`, another run is waited for so long; without, it is an error at once.
+    """
+
+    def __init__(self, folder: Path, what: str, patience_s: float = 0.0) -> None:
         self._path = folder / LOCK_FILE
         self._what = what
+        self._patience_s = patience_s
 
     def __enter__(self) -> RunLock:
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return self._take()
+            except UsageError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(min(1.0, self._patience_s))
+
+    def _take(self) -> RunLock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         record = {**identify(psutil.Process()), "what": self._what}
         for _ in range(3):
@@ -110,7 +130,9 @@ class RunLock:
 def reap_leftovers(folder: Path) -> list[str]:
     """End what a killed run left running (Ray, the ephemeral Prefect server): only what that run recorded."""
     records = _read(folder / CHILDREN_FILE) or []
-    ended = end(records)
+    # an earlier run in this very process was not killed: what it started may still be in use, as a Prefect server is
+    own = {child.pid for child in psutil.Process().children(recursive=True)}
+    ended = end([record for record in records if record["pid"] not in own])
     (folder / CHILDREN_FILE).unlink(missing_ok=True)
     return ended
 

@@ -35,8 +35,20 @@ class Settings(BaseSettings):
     cache_dir: str = Field(default="", description="disk of each machine for copies of remote shards; default: the run")
     cache_bytes: int = Field(default=64 << 30, ge=1 << 20, description="most bytes of remote shards kept there")
     concurrent_datasets: int = Field(default=3, ge=1, description="datasets ingested at the same time")
+    stage_timeout_s: float = Field(default=43_200, gt=0, description="longest that one stage of a flow may take")
+    release_timeout_s: float = Field(default=3_600, gt=0, description="longest for sources, gates, registry, audit")
+    flow_timeout_s: float = Field(default=172_800, gt=0, description="longest that a whole flow may take")
+    retries: int = Field(default=5, ge=0, description="how often a flow's step that may heal is tried again")
+    retry_delay_s: float = Field(default=2, ge=0, description="before the first retry; doubles each time")
+    lock_patience_s: float = Field(default=3_600, ge=0, description="how long a served run waits for another run")
+    watch: str = Field(default="", description="folder or fsspec URL whose sub-folders are datasets that arrive")
+    watch_every_s: float = Field(default=30, gt=0, description="how often the watched place is listed")
+    watch_settle_s: float = Field(default=60, ge=0, description="how long a dropped folder must be at rest")
+    retrain_cron: str = Field(default="0 2 * * 0", description="when `flow serve` retrains; empty: never by the clock")
+    audit_cron: str = Field(default="0 4 * * *", description="when `flow serve` audits; empty: never by the clock")
+    timezone: str = Field(default="UTC", description="of both, e.g. Europe/Berlin")
 
-    @field_validator("mirror")
+    @field_validator("mirror", "watch")
     @classmethod
     def _absolute(cls, value: str) -> str:
         """A relative folder means: from where the user stands, also inside a Ray or DVC process."""

@@ -17,10 +17,12 @@ from infra.params import check_params
 from infra.processes import RunLock, reap_leftovers, recorded_children
 from infra.settings import load_settings
 from infra.storage import remove_leftovers, write_json
-from pipelines import events, gates, orchestration, plan
+from pipelines import arrivals, events, gates, orchestration, plan
 from pipelines.workspace import PROJECT, Workspace, make_folder
 
 Document = dict[str, Any]
+looked: set[str] = set()
+"""Workspaces whose raw files this process has looked for just now: the flow need not look again."""
 
 
 def run(
@@ -39,7 +41,6 @@ def run(
     """
     started = time.monotonic()
     make_folder(root)
-    settings = load_settings()
     params = base_params(root)
     if datasets is not None:
         params["datasets"] = [plan.known_dataset(name, Workspace(root).cards) for name in datasets]
@@ -53,14 +54,34 @@ def run(
     with RunLock(state, "demo"):
         clean_up(Workspace(root))
         with events.phase("sources"):
-            roots = plan.locate_datasets(
-                params["datasets"], state, settings, with_phantoms=phantoms, workspace=Workspace(root)
-            )
-            workspace = Workspace.prepare(root, {**params, "datasets": list(roots)})
-            plan.write_plan(workspace, roots, settings)
-            plan.forget_unlisted(workspace, roots)
+            workspace = look_for_sources(root, params, phantoms=phantoms)
         workspace.note_seconds("phase sources", time.monotonic() - started)
-        return make(workspace, started)
+        looked.add(str(root))
+        try:
+            return make(workspace, started)
+        finally:
+            looked.discard(str(root))
+
+
+def look_for_sources(root: Path, params: Document | None = None, *, phantoms: bool = False) -> Workspace:
+    """Find and hash raw files, and write what the stages depend on. Needs the run lock.
+
+    Without `phantoms` also datasets that arrived in the watched place (`pipelines.watch`).
+    """
+    settings = load_settings()
+    params, place = params or base_params(root), Workspace(root)
+    if not phantoms:
+        known = params["datasets"]
+        params = arrivals.take(place, params, settings)
+        if params["datasets"] != known:
+            params, params["datasets"] = gates.limited(params, params["datasets"], None, place.cards)
+    roots = plan.locate_datasets(params["datasets"], place.state, settings, with_phantoms=phantoms, workspace=place)
+    workspace = Workspace.prepare(root, {**params, "datasets": list(roots)})
+    plan.write_plan(workspace, roots, settings)
+    plan.forget_unlisted(workspace, roots)
+    if not phantoms and params["datasets"] != known:
+        workspace.repo.commit_state(f"arrived: {', '.join(sorted(set(params['datasets']) - set(known)))}")
+    return workspace
 
 
 def make(workspace: Workspace, started: float) -> Document:
@@ -72,9 +93,9 @@ def make(workspace: Workspace, started: float) -> Document:
         if stale:
             _forget_seconds(workspace)
             orchestration.prepare(workspace.state)
-            from pipelines import retrain
+            from pipelines.flows.run import in_this_process
 
-            outcome = retrain.run(workspace)
+            outcome = in_this_process(workspace, "retrain", with_ray=True)
         else:
             # A kill before the last commit, or another `gate:` in params.yaml, leaves git behind with nothing stale.
             workspace.repo.tag_data_version()

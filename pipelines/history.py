@@ -42,7 +42,7 @@ def compare(workspace: Workspace, old: str, new: str, dataset: str = "") -> dict
         if before is None or after is None:
             found[name] = {"state": "added" if before is None else "removed"}
         elif before == after:
-            samples = _told(workspace, name, new)["counts"]["samples"]
+            samples = told(workspace, name, new)["counts"]["samples"]
             found[name] = {"state": "unchanged", **nothing_changed(samples), "relicensed": None}
         else:
             found[name] = {"state": "changed", **_compare_one(workspace, name, old, new)}
@@ -50,7 +50,7 @@ def compare(workspace: Workspace, old: str, new: str, dataset: str = "") -> dict
 
 
 def _compare_one(workspace: Workspace, dataset: str, old: str, new: str) -> dict[str, Any]:
-    before, after = (_told(workspace, dataset, tag)["licence"] for tag in (old, new))
+    before, after = (told(workspace, dataset, tag)["licence"] for tag in (old, new))
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder) / "old.parquet", Path(folder) / "new.parquet"
         for path, tag in zip(paths, (old, new), strict=True):
@@ -59,7 +59,7 @@ def _compare_one(workspace: Workspace, dataset: str, old: str, new: str) -> dict
     return {**found, "relicensed": {"from": before, "to": after} if before != after else None}
 
 
-def _told(workspace: Workspace, dataset: str, tag: str) -> dict[str, Any]:
+def told(workspace: Workspace, dataset: str, tag: str) -> dict[str, Any]:
     """The `dataset.json` of a dataset at a data version."""
     value: dict[str, Any] = json.loads(workspace.repo.read_bytes_at(f"data/{dataset}/{DATASET_FILE}", tag))
     return value

@@ -9,7 +9,7 @@ from infra.compute import ray_session
 from infra.dvc import INGEST_PREFIX
 from infra.processes import RunLock, recorded_children
 from infra.settings import load_settings
-from pipelines import demo, events, gates, pages, plan, stages
+from pipelines import demo, events, gates, pages, plan, release, stages, starts
 from pipelines.workspace import Workspace, make_folder
 
 
@@ -72,6 +72,8 @@ def make(workspace: Workspace, targets: Iterable[str]) -> list[str]:
             return made
         with ray_session(workspace.state):
             for name in needed:
+                if name == "train":
+                    starts.pin(workspace, release.open_store(workspace))
                 # asked again each time: what one stage makes decides whether the next has anything to do
                 if name not in repo.changed():
                     continue

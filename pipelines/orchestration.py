@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from infra import services
 from infra.errors import ServiceError
@@ -23,6 +22,11 @@ _QUIET = {
     "PREFECT_SHOW_BANNER": "false",
     # a busy 2-core machine needs more than the 20 s that Prefect waits for its own server
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # 2 + 4 + … + 64 s: a server that is gone for a minute or two does not cost a run that takes hours
+    "PREFECT_CLIENT_MAX_RETRIES": "6",
+    # MLflow's client waits 2, 4, … s as well; what then fails is tried again by the flow
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
 
 
@@ -45,33 +49,23 @@ def prepare(state: Path) -> None:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", ephemeral)
 
 
-def start(state: Path, flow: str, workspace: str) -> list[str]:
-    """Start this run's own server and close what killed runs of `flow` left open there; returns their names.
+def start(state: Path, workspace: str) -> list[str]:
+    """Start this run's own server and close what killed runs in the workspace left open there; returns their names.
 
-    Call it after `prepare`, under the workspace's run lock: then no other run of the flow works in the workspace,
-    and one that the server still calls running was killed. A server of the user's own is left alone.
+    Call it after `prepare`, under the workspace's run lock: then no other run works in the workspace but those that
+    wait for the lock, which say that they live. A server of the user's own is left alone.
     """
     own = services.status(state).get("prefect", {}).get("api", "")
     if os.environ.get("PREFECT_API_URL", "") not in ("", own):
         return []
     from httpx import HTTPError
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState
-    from prefect.client.schemas.filters import FlowRunFilterStateType as StateFilter
-    from prefect.client.schemas.objects import State, StateType
-    from prefect.states import Crashed
+
+    from pipelines.flows.closing import close_dead
 
     try:
         with get_client(sync_client=True) as client:
-            open_runs = client.read_flow_runs(
-                flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
-                flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=StateFilter(any_=[StateType.RUNNING]))),
-            )
-            dead = [run for run in open_runs if run.parameters.get("workspace") == workspace]
-            for run in dead:
-                ended: State[Any] = Crashed(message="its process was killed")
-                client.set_flow_run_state(run.id, ended, force=True)
+            return [run.name for run, _ in close_dead(client, state, workspace, grace_s=0.0)]
     except (HTTPError, RuntimeError) as error:
         msg = f"Prefect's server does not start or answer: {error}. `segfoundry doctor` says more."
         raise ServiceError(msg) from error
-    return [run.name for run in dead]

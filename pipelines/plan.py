@@ -73,7 +73,7 @@ def locate_datasets(
     )
     answers = {located.dataset: located for located in everywhere}
     for card in cards:
-        if card.name in PHANTOMS:
+        if card.name in PHANTOMS and card.name not in given:
             found[card.name] = _phantom(card.name, state, "asked for by name")
         elif card.name in given:
             if Path(given[card.name]["path"]).is_dir():
@@ -157,6 +157,7 @@ def write_step_recipes(workspace: Workspace) -> None:
 
     Recipes of the workspace's own cards too: who edits `cards/X.yaml` and trains means the edited card.
     """
+    from pipelines import starts
     from preprocessing.recipe import recipe_file as dataset_recipe
     from preprocessing.yaml_card import yaml_cards
     from training.recipes import evaluation_recipe_file, recipe_file
@@ -166,7 +167,7 @@ def write_step_recipes(workspace: Workspace) -> None:
         path = workspace.recipe(name)
         if path.is_file():
             _write_if_other(path, {**read_json(path), **dataset_recipe(workspace.card(name))})
-    _write_if_other(workspace.recipe("train"), recipe_file(params.train.model_dump()))
+    _write_if_other(workspace.recipe("train"), starts.kept(workspace, recipe_file(params.train.model_dump())))
     _write_if_other(workspace.recipe("evaluate"), evaluation_recipe_file(params.evaluate.model_dump()))
 
 

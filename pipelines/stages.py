@@ -18,7 +18,7 @@ from infra.errors import DataError, UsageError
 from infra.remote import blocks_of
 from infra.settings import load_settings
 from infra.storage import digest_of, read_json
-from pipelines import events, gates
+from pipelines import events, gates, starts
 from pipelines.workspace import Workspace, pseudonym_key
 
 Summary = dict[str, Any]
@@ -70,7 +70,7 @@ def train(workspace: Workspace) -> Summary:
         data_root=_remote_data(workspace, params.train.data_root, chosen) or workspace.data,
         datasets=chosen,
         out=workspace.candidate,
-        params=params.train.model_dump(),
+        params=starts.resolved(workspace, params.train.model_dump()),
         run_dir=workspace.state / "train",
         progress=_reporter("train"),
         loader=LoaderSettings(cache_dir=settings.cache_dir, cache_bytes=settings.cache_bytes),

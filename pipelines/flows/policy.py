@@ -1,0 +1,69 @@
+"""How long a step of a flow may take, and which failures deserve another try.
+
+Bad input stays bad; a service, the network, a lost worker or the disk may come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from infra.errors import SegfoundryError, ServiceError
+from infra.settings import load_settings
+
+_SETTINGS = load_settings()  # decorators are evaluated once
+STAGE_TIMEOUT_S = _SETTINGS.stage_timeout_s
+STEP_TIMEOUT_S = _SETTINGS.release_timeout_s
+FLOW_TIMEOUT_S = _SETTINGS.flow_timeout_s
+RETRIES = _SETTINGS.retries
+# 2, 4, 8, 16, 32 s by default: a service that is gone for a minute is waited for
+DELAYS_S = [_SETTINGS.retry_delay_s * 2**number for number in range(RETRIES)]
+
+# Known by name, so that neither MLflow nor SQLAlchemy is imported here. MLflow wraps what it could not reach.
+_LOST = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "MaxRetryError", "RemoteProtocolError", "TimeoutException")
+_DATABASE = ("OperationalError", "InterfaceError")
+
+
+def can_pass(error: BaseException) -> bool:
+    """Whether the same step may succeed when it is tried again.
+
+    Errors of our own say so by their class (`infra/errors.py`). Of others: the disk and the network (OSError), a
+    database that is gone or locked, and an MLflow error whose cause is a lost connection.
+    """
+    if isinstance(error, SegfoundryError):
+        return isinstance(error, ServiceError)
+    if isinstance(error, OSError):
+        return True
+    return any(_is_loss(one) for one in _causes(error))
+
+
+def _is_loss(error: BaseException) -> bool:
+    names = {base.__name__ for base in type(error).__mro__}
+    if names & {*_LOST, *_DATABASE} or isinstance(error, OSError):
+        return True
+    # what MLflow's REST client raises once its own retries are used up
+    return "MlflowException" in names and any(f"{name}(" in str(error) for name in _LOST)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def explained(error: BaseException, what: str) -> BaseException:
+    """A lost service as a `ServiceError` that says which step met it; any other error as it is."""
+    if isinstance(error, SegfoundryError) or not can_pass(error) or isinstance(error, OSError):
+        return error
+    first = " ".join(str(error).split())[:300]
+    msg = f"{what}: a service does not answer: {type(error).__name__}: {first}. `segfoundry stack status` lists them"
+    return ServiceError(msg)
+
+
+def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
+    """Prefect's question after a failed try."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, BaseException) and can_pass(error)

@@ -1,0 +1,50 @@
+"""Which failures are tried again: what can pass and what cannot, told apart on errors of services that are gone."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import sqlalchemy as sa
+
+from infra.errors import CheckFailed, DataError, ServiceError, UsageError
+from infra.processes import free_port
+from pipelines.flows import policy
+
+
+def _raised(ask: object) -> BaseException:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it is, is the point
+        ask()  # type: ignore[operator]
+    return caught.value
+
+
+@pytest.mark.parametrize("error", [DataError("x"), UsageError("x"), CheckFailed("x"), ValueError("x"), KeyError("x")])
+def test_bad_input_stays_bad(error: Exception) -> None:
+    assert not policy.can_pass(error)
+    assert policy.explained(error, "stage") is error
+
+
+@pytest.mark.parametrize("error", [ServiceError("x"), OSError(errno.ENOSPC, "full"), ConnectionResetError("x")])
+def test_services_disks_and_networks_come_back(error: Exception) -> None:
+    assert policy.can_pass(error)
+
+
+def test_an_mlflow_server_that_is_gone_is_a_service_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    from registry.store import RegistryStore
+
+    error = _raised(lambda: RegistryStore(f"http://127.0.0.1:{free_port()}").versions("nobody"))
+    assert policy.can_pass(error), repr(error)
+    said = policy.explained(error, "release")
+    assert isinstance(said, ServiceError)
+    assert str(said).startswith("release: a service does not answer")
+
+
+def test_a_database_that_is_gone_may_come_back() -> None:
+    engine = sa.create_engine(f"postgresql+pg8000://nobody:x@127.0.0.1:{free_port()}/none")
+    assert policy.can_pass(_raised(engine.connect))
+
+
+def test_a_minute_is_bridged_and_not_an_hour() -> None:
+    assert 60 <= sum(policy.DELAYS_S) < 600

@@ -1,0 +1,169 @@
+"""What arrives in a watched place: seen by its listing, taken when it is at rest, and not twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from infra.errors import UsageError
+from infra.settings import load_settings
+from pipelines import arrivals, demo, plan
+from pipelines.watch import Watcher
+from pipelines.workspace import PROJECT, Workspace
+from preprocessing.phantoms import make_phantom
+from tests.s3 import client, s3
+
+SETTLE_S = 5.0
+CARD = """\
+name: WardPictures
+modality: endoscopy
+licence: {terms: internal use, redistribution: no, commercial: no}
+layouts:
+  - image: "images/{case}.png"
+    label: "masks/{case}.png"
+labels: {kind: ByColour, colours: {"#00ff00": polyp}}
+searched: [polyp]
+group: "{group:word}_*"
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made")
+    for name in ("Phantom_Nuclei", "Phantom_Lesion_US"):
+        make_phantom(name, root, 7)
+    return root
+
+
+@pytest.fixture
+def place(tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace that has scanned Phantom_Nuclei, and a watched folder beside it."""
+    monkeypatch.setenv("SEGFOUNDRY_OFFLINE", "1")
+    monkeypatch.setenv("SEGFOUNDRY_WATCH_SETTLE_S", str(SETTLE_S))
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    place = Workspace.prepare(tmp_path / "workspace", {**params, "datasets": ["Phantom_Nuclei"]})
+    plan.remember_folder(place, ["Phantom_Nuclei"], made / "Phantom_Nuclei")
+    demo.look_for_sources(place.root)
+    return place
+
+
+@pytest.fixture
+def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    monkeypatch.setenv("SEGFOUNDRY_WATCH", str(folder))
+    return folder
+
+
+def _age(folder: Path, seconds: float) -> None:
+    """Let `seconds` pass for a folder: change times cannot be set, so the rest that is asked for shrinks."""
+    latest = max(path.stat().st_ctime for path in [folder, *folder.rglob("*")])
+    while time.time() - latest < seconds:
+        time.sleep(0.02)
+
+
+def _watcher(place: Workspace, watch: str, started: list[tuple[str, str]], settle_s: float = 0.2) -> Watcher:
+    return Watcher(place, watch, settle_s=settle_s, start=lambda why, key: started.append((why, key)))
+
+
+def test_a_folder_counts_when_it_is_at_rest_and_once(place: Workspace, inbox: Path, made: Path) -> None:
+    started: list[tuple[str, str]] = []
+    watcher = _watcher(place, str(inbox), started)
+    source, target = made / "Phantom_Lesion_US", inbox / "Phantom_Lesion_US"
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    for number, path in enumerate(files):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)  # keeps the old time of change, as rsync and cp -p do
+        if number % 10 == 0:
+            assert watcher.look() == [], "half a copy was taken for a dataset"
+    assert watcher.look() == []
+    _age(target, 0.2)
+    assert watcher.look(time.monotonic() + 0.3) == ["Phantom_Lesion_US"]
+    assert watcher.look(time.monotonic() + 0.6) == []
+    assert _watcher(place, str(inbox), started).look(time.monotonic()) == []
+    again = _watcher(place, str(inbox), started)  # a restart forgets nothing
+    again.look(time.monotonic())
+    assert again.look(time.monotonic() + 1) == []
+    assert [why for why, _ in started] == ["Phantom_Lesion_US: a new dataset"]
+
+
+def test_the_same_bytes_again_lead_to_nothing_and_another_byte_does(place: Workspace, inbox: Path, made: Path) -> None:
+    started: list[tuple[str, str]] = []
+    watcher = _watcher(place, str(inbox), started, settle_s=0.0)
+    for name in ("Phantom_Nuclei", "phantom_lesion_us"):  # the second: the same bytes under the name of another card
+        shutil.copytree(made / "Phantom_Nuclei", inbox / name)
+    assert watcher.look() == []
+    shutil.rmtree(inbox / "Phantom_Nuclei")
+    shutil.copytree(made / "Phantom_Nuclei", inbox / "Phantom_Nuclei")
+    assert watcher.look() == []
+    (inbox / "Phantom_Nuclei" / "one more.png").write_bytes(b"no picture")
+    assert watcher.look() == ["Phantom_Nuclei"]
+    assert [why for why, _ in started] == ["Phantom_Nuclei: its files changed"]
+
+
+def test_a_folder_without_a_card_is_said_once_and_not_taken(place: Workspace, inbox: Path) -> None:
+    (inbox / "holiday").mkdir()
+    (inbox / "holiday" / "beach.png").write_bytes(b"sand")
+    (inbox / ".hidden").mkdir()
+    started: list[tuple[str, str]] = []
+    watcher = _watcher(place, str(inbox), started, settle_s=0.0)
+    assert watcher.look() == []
+    with pytest.raises(UsageError, match=r"holiday: no dataset.*card\.yaml"):
+        arrivals.name_of(place, str(inbox), "holiday")
+    assert started == []
+
+
+def test_a_run_takes_what_arrived_with_its_own_card_into_params_and_git(
+    place: Workspace, inbox: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from infra import repository
+
+    folder = inbox / "ward 7"
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+        (folder / kind / "p1_1.png").write_bytes(kind.encode())
+    (folder / "card.yaml").write_text(CARD, encoding="utf-8")
+    demo.look_for_sources(place.root)
+    assert place.params().datasets == ["Phantom_Nuclei"], "it was not at rest yet"
+    monkeypatch.setenv("SEGFOUNDRY_WATCH_SETTLE_S", "0")
+    demo.look_for_sources(place.root)
+    assert place.params().datasets == ["Phantom_Nuclei", "WardPictures"]
+    assert place.roots()["WardPictures"]["path"] == str(folder)
+    assert (place.cards / "WardPictures.yaml").read_text(encoding="utf-8") == CARD
+    assert repository.git(place.root, "log", "-1", "--format=%s") == "arrived: WardPictures"
+    head = repository.git(place.root, "rev-parse", "HEAD")
+    demo.look_for_sources(place.root)
+    assert repository.git(place.root, "rev-parse", "HEAD") == head
+
+
+def test_a_prefix_of_an_object_store_is_watched_and_copied(
+    place: Workspace, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, str]] = []
+    with s3("incoming"):
+        url = "s3://incoming/sets"
+        monkeypatch.setenv("SEGFOUNDRY_WATCH", url)
+        monkeypatch.delenv("SEGFOUNDRY_OFFLINE")
+        client().put(f"{made}/Phantom_Lesion_US/", "incoming/sets/Phantom_Lesion_US/", recursive=True)
+        watcher = _watcher(place, url, started)
+        assert watcher.look(0.0) == []
+        assert watcher.look(0.3) == ["Phantom_Lesion_US"]
+        client().put(f"{made}/Phantom_Lesion_US/", "incoming/sets/Phantom_Lesion_US/", recursive=True)
+        assert [watcher.look(at) for at in (0.6, 0.9)] == [[], []], "the same bytes have the same ETag"
+        demo.look_for_sources(place.root)
+        assert place.params().datasets == ["Phantom_Nuclei", "Phantom_Lesion_US"]
+        copied = Path(place.roots()["Phantom_Lesion_US"]["path"])
+        count = sum(len(files) for _, _, files in os.walk(made / "Phantom_Lesion_US"))
+        assert sum(len(files) for _, _, files in os.walk(copied)) == count
+
+
+def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGFOUNDRY_WATCH_EVERY_S", "0")
+    with pytest.raises(UsageError, match="SEGFOUNDRY_WATCH_EVERY_S"):
+        load_settings()

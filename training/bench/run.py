@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch._inductor.config
 
 from training.bench.device import PeakMemory, chosen, describe, peak_flops
 from training.bench.flops import step_flops
@@ -94,6 +95,9 @@ def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> dict[
             datasets = sorted(path.parent.name for path in data.glob("*/dataset.json"))
         tell("preparing samples")
         workload = Workload(recipe, data, datasets, Path(folder) / "work")
+        if options.compile or "compiled" in options.variants:
+            # what an earlier run left in the cache would make the first step look cheap
+            torch._inductor.config.force_disable_caches = True
         ways, recipes = _ways(options, recipe, workload, device)
         memory = PeakMemory(device)
         tallies: dict[str, list[Tally]] = {name: [] for name in ways}

@@ -81,11 +81,23 @@ def audit_model(store: RegistryStore, name: str, version_or_alias: str | int) ->
         "evaluation": {"digest": lineage["evaluation_digest"], "split": evaluation["split"], **evaluation["summary"]},
         "gate": gate.to_dict() if gate else None,
         "ledger": history,
+        "rebuild": rebuild_command(lineage),
         "manifest_digests": dict(lineage.get("manifest_digests") or {}),
         "start_licences": lineage.get("start_licences") or [],
         "lora": lineage.get("lora"),
         "withdrawn": json.loads(version.tags.get(f"{TAG}withdrawn", "[]")),
     }
+
+
+def rebuild_command(lineage: dict[str, Any]) -> str:
+    """The commands, run in the workspace, that build the model again from its data version.
+
+    All that the registry can say: `pipelines.audits.rebuild` looks for the ingredients and puts its answer in place.
+    """
+    return (
+        f"git checkout {lineage['data_version']} && dvc checkout && dvc repro train evaluate"
+        f"  # with the code at {lineage['code_commit']}"
+    )
 
 
 def audit_ledger(store: RegistryStore, head: str = "") -> dict[str, Any]:

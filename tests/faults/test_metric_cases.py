@@ -95,7 +95,7 @@ def test_monai_agrees(spacing: tuple[float, float, float]) -> None:
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 2.0, 1.0)])
 def test_deepmind_agrees_within_a_voxel(spacing: tuple[float, float, float]) -> None:
-    """DeepMind's surface runs between voxels and is weighted by area: HD95 within a voxel, NSD within 0.12 at equal spacing."""
+    """DeepMind's surface runs between voxels, by area: HD95 within a voxel, NSD within 0.12 at equal spacing."""
     theirs = pytest.importorskip("surface_distance")
     for seed in range(8):
         truth, predicted = blobs(seed)

@@ -16,12 +16,10 @@ from infra.dvc import INGEST_PREFIX
 from infra.settings import load_settings
 from infra.storage import read_json
 from pipelines import arrivals, costs, demo, events, gates, plan, release, starts
+from pipelines.requests import open_requests
 from pipelines.workspace import MODEL_NAME, Workspace
-from registry.lineage import TAG
-from registry.promote import CHAMPION
 
 Document = dict[str, Any]
-REQUESTS_FILE = "retrain_requests.jsonl"
 _COPIED = ("params.yaml", "withdrawn.jsonl", "cards", "sources", "recipes")
 _COPIED_STATE = ("roots.json", "hashes", "names", "arrived")
 
@@ -56,7 +54,7 @@ def forecast(place: Workspace) -> Document:
         "stages": stages,
         "datasets": datasets,
         "start": _start(place),
-        "requests": open_requests(place),
+        "requests": _requests(place),
         "arrivals_left": left,
         "expected_s": round(sum(known), 1) if stages and None not in known else None,
     }
@@ -164,8 +162,10 @@ def _start(place: Workspace) -> str:
     wanted = place.params().train.start
     if wanted != starts.FROM_CHAMPION:
         return wanted or "our own initialisation"
-    number = release.open_store(place).aliases(MODEL_NAME).get(CHAMPION) if _has_registry(place) else None
-    return f"{MODEL_NAME} version {number}, the champion" if number else "our own initialisation: no champion yet"
+    if not _has_registry(place):
+        return "our own initialisation: no champion yet"
+    number, why = starts.champion_of_now(place, release.open_store(place))
+    return f"{MODEL_NAME} version {number}, the champion" if number else f"our own initialisation: {why}"
 
 
 def _has_registry(place: Workspace) -> bool:
@@ -173,20 +173,10 @@ def _has_registry(place: Workspace) -> bool:
     return not place.tracking_uri.startswith("sqlite:///") or (place.root / "mlflow.db").is_file()
 
 
-def open_requests(place: Workspace) -> list[Document]:
-    """Requests for a retraining (`docs/audit.md`) that no version has answered: none is of a later data version."""
-    path = place.root / REQUESTS_FILE
-    if not path.is_file():
-        return []
+def _requests(place: Workspace) -> list[Document]:
+    """Requests for a retraining that no version has answered; none needs a registry that is not there yet."""
     versions = release.open_store(place).versions(MODEL_NAME) if _has_registry(place) else []
-    newest = max((_number(one.tags.get(f"{TAG}data_version", "")) for one in versions), default=0)
-    asked = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    return [one for one in asked if _number(one["data_version"]) >= newest]
-
-
-def _number(tag: str) -> int:
-    digits = tag.removeprefix("data-v")
-    return int(digits) if digits.isdigit() else 0
+    return open_requests(place, versions)
 
 
 def _bytes(path: Path) -> bytes:

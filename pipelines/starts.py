@@ -12,6 +12,7 @@ from typing import Any
 
 from infra.errors import UsageError
 from infra.storage import digest_of, read_json, write_json
+from pipelines.requests import learnt_from, read_requests
 from pipelines.workspace import MODEL_NAME, Workspace
 from preprocessing.schema import DATASET_FILE, read_dataset_file
 from registry.promote import CHAMPION
@@ -57,11 +58,27 @@ def pin(place: Workspace, store: RegistryStore) -> Document | None:
     known: Document | None = recipe.get(PIN)
     if known is not None and known["for"] == wanted:
         return known
-    number = store.aliases(MODEL_NAME).get(CHAMPION)
+    number, _ = champion_of_now(place, store)
     sha256 = store.resolve(MODEL_NAME, number).weights_sha256 if number is not None else ""
     fresh: Document = {"for": wanted, "version": number, "weights_sha256": sha256}
     write_json(path, {**recipe, PIN: fresh})
     return fresh
+
+
+def champion_of_now(place: Workspace, store: RegistryStore) -> tuple[int | None, str]:
+    """The champion's version to start from, or None and why not.
+
+    A champion that learnt from a withdrawn case, or from weights that did, would carry the case on into the model
+    that is to replace it.
+    """
+    number = store.aliases(MODEL_NAME).get(CHAMPION)
+    if number is None:
+        return None, "no champion yet"
+    versions = store.versions(MODEL_NAME)
+    for request in read_requests(place):
+        if number in learnt_from(request, versions):
+            return None, f"the champion, version {number}, learnt from {request['key']}, which was withdrawn"
+    return number, ""
 
 
 def resolved(place: Workspace, params: Document) -> Document:

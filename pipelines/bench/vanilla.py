@@ -28,8 +28,8 @@ def section(evaluation: dict[str, Any], against: str = "start") -> str:
         HEADING,
         "",
         "Written by `python -m pipelines.bench.vanilla` from an evaluation; nothing here is edited by hand. Split: "
-        f"{evaluation['split']}. Text prompts alone; Dice by the semantic map, by the union of all instances and by "
-        "the best instance (top-1); 95 % intervals by bootstrap over groups, of the difference on the same pairs. "
+        f"{evaluation['split']}. Text prompts alone; Dice by the semantic map, the union of all instances and the "
+        "best instance (top-1); 95 % intervals by bootstrap over groups, of the difference on the same pairs. "
         "`docs/evaluation.md` defines them. *vanilla* is the checkpoint that training started from.",
     ]
     for external, title in ((False, "Internal sets"), (True, "External sets, which nothing is trained on")):

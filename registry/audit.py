@@ -16,6 +16,7 @@ from registry.ledger import Entry
 from registry.lineage import TAG, licence_name
 from registry.promote import DONE, PROMOTE, ROLLBACK
 from registry.store import ModelVersion, RegistryStore
+from registry.withdrawals import TESTED
 
 _PLACE = ["sample_id", "case_id", "group_id", "split", "shard"]
 
@@ -34,7 +35,7 @@ class Recorded:
 Manifests = Mapping[str, Mapping[str, Recorded]]
 Measured = Callable[[ModelVersion], Mapping[str, str]]
 TEST = "test"
-USES = {"train": "trained on", "val": "validated on", TEST: "tested on"}
+USES = {"train": "trained on", "val": "validated on", TEST: TESTED}
 
 
 def rows_of_case(manifest: Path | BinaryIO, identifiers: tuple[str, ...]) -> pa.Table:

@@ -19,6 +19,7 @@ from registry.ledger import Entry, Overtaken
 from registry.lineage import TAG
 from registry.store import GATE_FILE, ModelVersion, RegistryStore
 from registry.webhooks import send_pending
+from registry.withdrawals import learnt_and_withdrawn
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -115,10 +116,13 @@ def promote(
         return _carry_out(store, chosen, present, targets, _Order(PROMOTE, actor, reason, details))
 
 
-def rollback(store: RegistryStore, name: str, *, actor: str, reason: str) -> Promotion:
+def rollback(
+    store: RegistryStore, name: str, *, actor: str, reason: str, despite_withdrawal: bool = False
+) -> Promotion:
     """Let the previous champion serve again; the champion of now becomes `previous`.
 
-    Raises CheckFailed where there is no previous one.
+    Raises CheckFailed where there is no previous one, and where it learnt from cases that were withdrawn since,
+    unless `despite_withdrawal`, which the ledger keeps with their keys.
     """
     with _turn(store, name):
         present = _look(store, name)
@@ -126,8 +130,18 @@ def rollback(store: RegistryStore, name: str, *, actor: str, reason: str) -> Pro
         if previous is None or champion is None:
             msg = f"model {name}: expected a previous champion to go back to, found none; promote a version by number"
             raise CheckFailed(msg)
+        withdrawn = learnt_and_withdrawn(store, name, previous)
+        if withdrawn and not despite_withdrawal:
+            msg = (
+                f"model {name} version {previous}: expected a version to go back to that learnt from no withdrawn "
+                f"case, found {', '.join(withdrawn)}. Train again without it, or, where serving must go on and whoever "
+                "answers for it agrees, add --despite-withdrawal"
+            )
+            raise CheckFailed(msg)
         targets: Targets = {CHAMPION: previous, PREVIOUS: champion, CHALLENGER: present.aliases.get(CHALLENGER)}
-        return _carry_out(store, store.resolve(name, previous), present, targets, _Order(ROLLBACK, actor, reason, {}))
+        details = {"despite_withdrawal": withdrawn} if withdrawn else {}
+        order = _Order(ROLLBACK, actor, reason, details)
+        return _carry_out(store, store.resolve(name, previous), present, targets, order)
 
 
 def rolled_back(store: RegistryStore, name: str, version: int) -> bool:

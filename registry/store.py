@@ -125,7 +125,7 @@ class RegistryStore:
         model_name: str,
         example: Example,
         report: Path | None = None,
-        overlays: int = 48,
+        overlays: int = 128,  # all that an evaluation draws of some twenty datasets
         serving: dict[str, Any] | None = None,
     ) -> Registered:
         """Register a candidate with all that is known about it; the same candidate again changes nothing.

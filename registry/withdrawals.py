@@ -10,6 +10,13 @@ from registry.store import RegistryStore
 
 WITHDRAW = "withdraw"
 WITHDRAWN_TAG = f"{TAG}withdrawn"
+TESTED = "tested on"  # a use by which a model learnt nothing
+
+
+def learnt_and_withdrawn(store: RegistryStore, name: str, version: int) -> list[str]:
+    """Keys of withdrawn cases that a version learnt from, by the ledger, sorted."""
+    rows = [one for one in store.ledger.entries(name) if one.action == WITHDRAW and one.version == version]
+    return sorted({one.details["key"] for one in rows if set(one.details["uses"]) - {TESTED}})
 
 
 def mark_withdrawn(

@@ -120,18 +120,26 @@ def promote(
 
 @app.command()
 def rollback(
-    reason: ReasonOption, actor: ActorOption = "", workspace: WorkspaceOption = None, as_json: JsonOption = False
+    reason: ReasonOption,
+    actor: ActorOption = "",
+    despite: Annotated[
+        bool, typer.Option("--despite-withdrawal", help="Also a version that learnt from a withdrawn case.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Let the previous champion serve again.
 
-    Exit code 1 where there is none. Example: `segfoundry model rollback --reason "worse on site B"`
+    Exit code 1 where there is none, or where it learnt from a case that was withdrawn since.
+    Example: `segfoundry model rollback --reason "worse on site B"`
     """
     from pipelines.workspace import MODEL_NAME
     from registry.ledger import default_actor
     from registry.promote import rollback as carry_out
 
     _, store = _open(workspace)
-    _show_promotion(carry_out(store, MODEL_NAME, actor=actor or default_actor(), reason=reason))
+    who = actor or default_actor()
+    _show_promotion(carry_out(store, MODEL_NAME, actor=who, reason=reason, despite_withdrawal=despite))
 
 
 app.command("predict")(predict.predict)

@@ -14,6 +14,7 @@ from registry.gate import GateReport
 from registry.judging import judge as judge_version
 from registry.promote import Approval, ApprovalNeeded, promote, reconcile, rollback, rolled_back
 from registry.store import RegistryStore
+from registry.withdrawals import learnt_and_withdrawn, mark_withdrawn
 from tests.registry.conftest import MODEL, RULES, unguarded
 from tests.registry.light import Light
 
@@ -90,6 +91,24 @@ def test_the_story_of_two_good_models_a_bad_one_and_the_way_back(store: Registry
     # what was better once is judged against who serves now
     assert _promote(store, make("best", change={"BUSI": 0.1})).previous == 1
     assert [entry.action for entry in store.ledger.entries(MODEL)][-2:] == ["promote", "done"]
+
+
+def test_a_version_that_learnt_from_a_withdrawn_case_serves_again_only_where_somebody_says_so(
+    store: RegistryStore, make: Make
+):
+    _promote(store, make("old"))
+    _promote(store, make("new", change={"BUSI": 0.1}))
+    tested, trained = [{"version": 1, "use": "tested on"}], [{"version": 1, "use": "trained on"}]
+    mark_withdrawn(store, MODEL, tested, "BUSI/p1", reason="consent", actor="dpo")
+    assert learnt_and_withdrawn(store, MODEL, 1) == []
+    mark_withdrawn(store, MODEL, trained, "BUSI/p2", reason="consent", actor="dpo")
+
+    with pytest.raises(CheckFailed, match="BUSI/p2"):
+        rollback(store, MODEL, actor="bob", reason="odd masks")
+    assert store.aliases(MODEL)["champion"] == 2
+    assert rollback(store, MODEL, actor="bob", reason="odd masks", despite_withdrawal=True).champion == 1
+    kept = [one for one in store.ledger.entries(MODEL) if one.action == "rollback"]
+    assert [one.details["despite_withdrawal"] for one in kept] == [["BUSI/p2"]]
 
 
 def test_rules_that_ask_for_a_person_wait_for_one(store: RegistryStore, make: Make):

@@ -18,8 +18,11 @@ from infra.storage import read_json, write_text
 HEADING = "## Vanilla against tuned"
 
 
-def section(evaluation: dict[str, Any], against: str = "start") -> str:
-    """The section as Markdown, from an `evaluation.json`. UsageError where it compares with no such model."""
+def section(evaluation: dict[str, Any], against: str = "start", train: dict[str, Any] | None = None) -> str:
+    """The section as Markdown, from an `evaluation.json`. UsageError where it compares with no such model.
+
+    `train` is the model's `train.json`: datasets that it was not trained on are marked.
+    """
     pairs = [row for row in evaluation["paired"] if row["against"] == against]
     if not pairs:
         msg = f"evaluation.json: expected paired differences against the {against}, found none; evaluate both models"
@@ -32,21 +35,33 @@ def section(evaluation: dict[str, Any], against: str = "start") -> str:
         "best instance (top-1); 95 % intervals by bootstrap over groups, of the difference on the same pairs. "
         "`docs/evaluation.md` defines them. *vanilla* is the checkpoint that training started from.",
     ]
+    if train is not None:
+        named = sorted(train["datasets"])
+        lines += [
+            "",
+            f"The model: recipe `{train['recipe']['name']}`, {train['steps']:,} steps, seed {train['seed']}, trained "
+            f"on {len(named)} datasets ({', '.join(named)}). † marks sets that it never saw; they are in the means.",
+        ]
     for external, title in ((False, "Internal sets"), (True, "External sets, which nothing is trained on")):
         own = [row for row in pairs if row["external"] is external]
         if own:
-            lines += ["", f"### {title}", "", *_table(own, evaluation["aggregates"])]
+            lines += ["", f"### {title}", "", *_table(own, evaluation["aggregates"], train)]
     return "\n".join(lines) + "\n"
 
 
-def _table(pairs: list[dict[str, Any]], aggregates: list[dict[str, Any]]) -> Iterable[str]:
+def _table(
+    pairs: list[dict[str, Any]], aggregates: list[dict[str, Any]], train: dict[str, Any] | None
+) -> Iterable[str]:
     yield "| | vanilla | tuned | difference (95 %) | tuned, union | tuned, top-1 | groups | pairs |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     places = {"dataset": 0, "modality": 1, "all": 2}
     shown = [row for row in pairs if row["level"] in places]
     for row in sorted(shown, key=lambda row: (places[row["level"]], row["name"])):
         others = [_of(aggregates, row, metric) for metric in ("dice_instances", "dice_top1")]
-        name = {"dataset": row["name"], "modality": f"*{row['name']}*", "all": "**mean over datasets**"}[row["level"]]
+        unseen = " †" if train is not None and row["name"] not in train["datasets"] else ""
+        name = {"dataset": f"{row['name']}{unseen}", "modality": f"*{row['name']}*", "all": "**mean over datasets**"}[
+            row["level"]
+        ]
         bounds = row["interval"]
         said = f"{row['difference']:+.3f}" + (f" ({bounds[0]:+.3f} to {bounds[1]:+.3f})" if bounds else "")
         cells = [name, f"{row['before']:.3f}", f"{row['after']:.3f}", said, *others, row["groups"], row["pairs"]]
@@ -76,12 +91,14 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.bench.vanilla", description=__doc__)
     parser.add_argument("--evaluation", type=Path, required=True, help="folder with evaluation.json")
+    parser.add_argument("--model", type=Path, help="the model's folder: says what it was trained on")
     parser.add_argument("--against", choices=("start", "champion"), default="start")
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
     given = parser.parse_args()
     page = given.out.read_text(encoding="utf-8") if given.out.is_file() else "# Results on the sample data\n"
     try:
-        text = section(read_json(given.evaluation / "evaluation.json"), given.against)
+        train = read_json(given.model / "train.json") if given.model else None
+        text = section(read_json(given.evaluation / "evaluation.json"), given.against, train)
     except UsageError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

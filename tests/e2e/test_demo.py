@@ -54,7 +54,7 @@ def test_each_source_is_named_with_its_reason(demo: Run) -> None:
 
 def test_the_report_stands_alone(demo: Run) -> None:
     page = Path(demo.said["report"]).read_text(encoding="utf-8")
-    assert "data:image/png;base64," in page
+    assert "data:image/webp;base64," in page
     assert 'src="http' not in page
 
 
@@ -131,7 +131,7 @@ def test_the_audits_agree(demo: Run) -> None:
     assert {one["dataset"] for one in model["datasets"]} == set(demo.datasets)
     assert document(segfoundry("audit", "ledger", *where))["ok"]
     assert document(segfoundry("audit", "data", *where))["ok"]
-    assert document(segfoundry("audit", "case", "no-such-case", *where), code=1)["found"] is False
+    assert document(segfoundry("audit", "case", "no-such-case", *where), code=2)["exit_code"] == 2
     rows = document(segfoundry("model", "list", *where))["models"]
     assert [(row["version"], row["aliases"], row["gate"]) for row in rows] == [(1, ["champion"], "pass")]
     assert document(segfoundry("model", "rollback", "--reason", "test", *where), code=1)["exit_code"] == 1

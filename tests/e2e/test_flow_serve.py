@@ -156,6 +156,7 @@ def undisturbed(demo: Run, made: Path, tmp_path_factory: pytest.TempPathFactory)
     root = tmp_path_factory.mktemp("undisturbed")
     place = _copy_of(demo, root / "workspace")
     shutil.copytree(made / NEW, root / "inbox" / NEW)
+    time.sleep(5)  # a folder that has just been written is left alone
     command = [sys.executable, "-m", "pipelines", "flow", "run", "retrain", "--workspace", str(place.root)]
     own = {**environment(), "SEGFOUNDRY_WATCH": str(root / "inbox"), "SEGFOUNDRY_WATCH_SETTLE_S": "1"}
     done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=600)

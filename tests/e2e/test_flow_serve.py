@@ -58,12 +58,12 @@ class Served:
         mine = [run for run in self.ask("flow_runs") if run["parameters"].get("workspace") == str(self.place.root)]
         return sorted((run for run in mine if run["start_time"]), key=lambda run: str(run["start_time"]))
 
-    def until(self, true: Callable[[], Any], seconds: float, what: str) -> Any:
+    def until(self, true: Callable[[], Any], seconds: float, what: str, every: float = 0.5) -> Any:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if found := true():
                 return found
-            time.sleep(0.5)
+            time.sleep(every)
         pytest.fail(f"{what} within {seconds:.0f} s. {self.log.read_text(encoding='utf-8')[-3000:]}")
 
     def task_runs(self, name: str) -> Any:
@@ -168,7 +168,7 @@ def undisturbed(demo: Run, made: Path, tmp_path_factory: pytest.TempPathFactory)
 def _killed_at(served: Served, made: Path, part: str) -> dict[str, Any]:
     """Drop the dataset, kill the worker in `part`, wait until all is done by itself; the state that is left."""
     _drop(served, made)
-    served.until(lambda: served.task_runs(part), 240, f"{part} runs")
+    served.until(lambda: served.task_runs(part), 240, f"{part} runs", every=0.02)  # the gates take a moment only
     worker = served.worker()
     worker.send_signal(signal.SIGKILL)
     killed = time.monotonic()

@@ -79,8 +79,16 @@ def test_children_of_a_killed_run_are_ended_by_the_next(tmp_path: Path) -> None:
 
 
 def test_a_run_that_ends_well_leaves_no_record(tmp_path: Path) -> None:
-    with recorded_children(tmp_path):
-        child = subprocess.Popen(SLEEPER)
-        child.kill()
-        child.wait()
+    program = (  # a process of its own: children of other tests may live in this one
+        "import subprocess\n"
+        "from pathlib import Path\n"
+        "from infra.processes import CHILDREN_FILE, recorded_children\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "with recorded_children(folder):\n"
+        f"    child = subprocess.Popen({SLEEPER!r})\n"
+        "    assert (folder / CHILDREN_FILE).exists()\n"
+        "    child.kill()\n"
+        "    child.wait()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     assert not (tmp_path / CHILDREN_FILE).exists()

@@ -21,7 +21,6 @@ from infra.processes import (
     find,
     identify,
     reap_leftovers,
-    recorded_children,
 )
 from infra.storage import read_json, write_json
 

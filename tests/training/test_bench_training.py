@@ -69,6 +69,13 @@ def test_the_document_has_every_field_and_they_agree(found: dict[str, Any]) -> N
     assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
 
 
+def test_a_recipe_with_a_second_set_of_queries_is_measured_beside_a_model_without_one() -> None:
+    # transformers' model returns one set: its loss must not ask for the other
+    found = run(replace(OPTIONS, recipe="full", batch=1, prompts=2, repetitions=1, optimiser="adamw"))
+    assert set(found["ways"]) == {"ours", "plain"}
+    assert run(replace(OPTIONS, batch=1, prompts=1, repetitions=1, plain=False))["prompts_per_s_over_plain"] == {}
+
+
 def test_both_ways_answer_the_same_prompts_alike(workload: Workload) -> None:
     """The plain way's outputs are ours, but for the geometry token that transformers leaves out without boxes."""
     ways, _ = _ways(OPTIONS, resolved(OPTIONS), workload, torch.device("cpu"))

@@ -33,6 +33,7 @@ def parsed(arguments: list[str] | None) -> Options:
     parser.add_argument(
         "--table", action="store_true", help=f"ours also {' and '.join(VARIANTS)}, each with its figures"
     )
+    parser.add_argument("--ours-alone", action="store_true", help="without the plain way, which recomputes nothing")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=default.device)
     parser.add_argument("--data", default="", help="folder of dataset versions; without it pictures are made up")
     parser.add_argument("--datasets", default="", help="comma-separated names below --data; without it all of them")
@@ -41,6 +42,7 @@ def parsed(arguments: list[str] | None) -> Options:
     for name in ("checkpoint_parts", "freeze", "datasets"):
         given[name] = tuple(part for part in given[name].split(",") if part)
     given["variants"] = tuple(VARIANTS) if given.pop("table") else ()
+    given["plain"] = not given.pop("ours_alone")
     return Options(**given)
 
 

@@ -112,15 +112,15 @@ class UnpackedWay(Way):
 class PlainWay(Way):
     """transformers' Sam3Model with texts alone, a forward a prompt (of each image), one optimiser step for all.
 
-    Its loss knows the last decoder layer alone, since the model returns no other, and it keeps no average of the
-    weights: both spare it work that ours does.
+    Its loss knows the last decoder layer and one set of queries alone, since the model returns no other, and it
+    keeps no average of the weights: all that spares it work that ours does.
     """
 
     def __init__(self, name: str, way: Way, batches: Iterator[Batch]) -> None:
         super().__init__(name, way.module, way.optimiser, batches, way._precision)
         self.model = Sam3Model(Sam3Config(**way.module.recipe.sam3)).to(self.device).train()
         share_weights(way.module.model, self.model)
-        self._weights = LossWeights(**way.module.recipe.losses)
+        self._weights = LossWeights(**{**way.module.recipe.losses, "one_to_many": 0.0})
 
     def _gradients(self, batch: Batch, clock: _Clock) -> None:
         rounds = prompt_rounds(batch.image_of_prompt)

@@ -36,6 +36,7 @@ from preprocessing.cards import Intensity
 from preprocessing.harmonize import intensity as rules
 from preprocessing.readers import is_dicom
 from preprocessing.readers.sniff import format_of, kind_at
+from preprocessing.scene import Scene
 
 SERVING_FILE = "serving.json"
 CT, MR = Intensity("window", (-160.0, 240.0)), Intensity("percentile", (0.5, 99.5))
@@ -45,86 +46,6 @@ _ENDINGS = {"nifti": ".nii", "nrrd": ".nrrd", "metaimage": ".mha", "dicom": ".dc
 # Objects that lie beside the slices of a series and are no slices.
 _NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC"}
 _MOST_UNPACKED_BYTES = 8 << 30
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What was read. `axes` is "yx" for a picture and "zyx" for a volume.
-
-    `pixels` are uint8: (height, width[, 3]) of a picture; of a volume (slices, rows, columns[, 3]) across `axis` of
-    the harmonized grid. `shape` is the original grid's, (height, width) or (z, y, x) as the file stores it, z being
-    the slowest axis. `intensity` is the rule with its numbers, `case_row` the geometry columns of `CASES_SCHEMA`,
-    `files` the DICOM series that was read.
-    """
-
-    pixels: NDArray[np.uint8]
-    axes: str
-    shape: tuple[int, ...]
-    intensity: dict[str, Any]
-    axis: str = ""
-    case_row: Mapping[str, Any] | None = None
-    files: tuple[Path, ...] = ()
-
-    @property
-    def geometry(self) -> dict[str, Any] | None:
-        """Spacing (mm), origin (mm, LPS), direction cosines of the original grid in (x, y, z); None where unknown."""
-        row = self.case_row
-        if row is None or row["original_spacing_mm_xyz"] is None:
-            return None
-        names = ("spacing_mm_xyz", "origin_mm_xyz", "direction", "orientation")
-        return {name: row[f"original_{name}"] for name in names}
-
-    def back(self, found: NDArray[Any]) -> NDArray[Any]:
-        """A mask or labels of the grid of `pixels` on the original grid, of shape `shape`."""
-        if self.case_row is None:
-            return found
-        from preprocessing.harmonize.geometry import to_original_grid
-
-        return to_original_grid(np.moveaxis(found, 0, "zyx".index(self.axis)), self.case_row)
-
-    def encoded(self, mask: NDArray[np.bool_]) -> bytes:
-        """A mask of the original grid as a file: PNG of 0 and 255, or NIfTI (.nii.gz) with the original's affine."""
-        with tempfile.TemporaryDirectory() as spare:
-            path = Path(spare) / f"mask{self.ending}"
-            self.write(mask, path)
-            return path.read_bytes()
-
-    @property
-    def ending(self) -> str:
-        """How files of masks are called: .png for pictures, .nii.gz for volumes."""
-        return ".png" if self.axes == "yx" else ".nii.gz"
-
-    def write(self, mask: NDArray[np.bool_], path: Path) -> None:
-        """`encoded` to a file."""
-        if self.axes == "yx":
-            from PIL import Image
-
-            Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(path, format="PNG")
-            return
-        from preprocessing.nifti_writer import write_nifti
-
-        row = self.case_row if self.geometry is not None else _UNIT_GRID
-        assert row is not None
-        write_nifti(mask.astype(np.uint8), row, "original", path)
-
-    def write_dicom_seg(self, masks: Mapping[str, NDArray[np.bool_]], name: str, version: str, path: Path) -> None:
-        """Masks of the original grid as one DICOM-SEG that refers to the series that was read.
-
-        UsageError where that was no DICOM series; DataError where no SEG can refer to it (a tilted one).
-        """
-        if not self.files or self.case_row is None:
-            msg = f"{path.name}: a DICOM-SEG needs a DICOM series as input, found another kind"
-            raise UsageError(msg)
-        from preprocessing.dicom_seg_writer import Algorithm, write_dicom_seg
-
-        write_dicom_seg(masks, list(self.files), self.case_row, Algorithm(name, version), path)
-
-
-_UNIT_GRID = {
-    "original_spacing_mm_xyz": [1.0, 1.0, 1.0],
-    "original_origin_mm_xyz": [0.0, 0.0, 0.0],
-    "original_direction": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
-}
 
 
 @dataclass(frozen=True)
@@ -377,11 +298,12 @@ def _as_file(payload: bytes) -> Iterator[Path]:
     if head[:2] == b"\x1f\x8b":  # only NIfTI and pictures come packed; the readers unpack them by name or content
         import gzip
         import io
+        import zlib
 
         with gzip.open(io.BytesIO(payload)) as inner:
             try:
                 kind = format_of(inner.read(2048))
-            except (OSError, EOFError):
+            except (OSError, EOFError, zlib.error):
                 kind = "unknown"
     with tempfile.TemporaryDirectory(prefix="segfoundry-") as spare:
         packed = ".gz" if head[:2] == b"\x1f\x8b" else ""

@@ -57,7 +57,7 @@ class Segmenter(Protocol):
 
 
 class Scene(Protocol):
-    """What a reader made of a file: pixels for the engine, and the way back (`preprocessing.serving.Scene`)."""
+    """What a reader made of a file: pixels for the engine, and the way back (`preprocessing.scene.Scene`)."""
 
     pixels: Image
     axes: str

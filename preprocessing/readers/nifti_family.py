@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, too_large
+from preprocessing.readers.detached import check_detached
 from preprocessing.readers.nifti_header import check_space, is_nifti_name, is_packed, read_nifti_header
 from preprocessing.readers.whole import check_nifti_whole, unpacked
 
@@ -59,6 +60,8 @@ def _judge(path: Path) -> None:
 
 def _read(path: Path, inside: Path | None, frame: int | None) -> sitk.Image:
     """Read `path`, or in its place `inside`, which is known to be whole. Errors name `path`."""
+    if not is_nifti_name(path):
+        check_detached(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(inside or path))
     if is_nifti_name(path):
@@ -82,6 +85,8 @@ def _read(path: Path, inside: Path | None, frame: int | None) -> sitk.Image:
 
 def read_grid(path: Path) -> NDArray[Any]:
     """The values of a file of two or more axes, slowest axis first, whatever they mean. Raises CaseError."""
+    if not is_nifti_name(path):
+        check_detached(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with decoding(path, "a picture of the volume formats"):

@@ -92,7 +92,10 @@ class Objects:
         for name, database in self.remotes.items():
             if self._there(name, database, [md5]):
                 with atomic_path(target) as temporary:
-                    database.fs.get_file(database.oid_to_path(md5), str(temporary))
+                    try:
+                        database.fs.get_file(database.oid_to_path(md5), str(temporary))
+                    except Exception as error:
+                        raise store_error(f"the DVC remote {name}", error) from error
                 return
         asked = ", ".join(("the cache", *(f"the remote {name}" for name in self.remotes)))
         msg = f"{said}: expected object {md5} in {asked}, found it nowhere. If the cache was cleaned: dvc pull"

@@ -6,6 +6,7 @@ traceback. A traceback is for bugs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,3 +74,13 @@ class CaseError(SegfoundryError):
             type(self),
             (self.reason, self.expected, self.found, self.dataset, self.case_id, self.file, self.fix, self.details),
         )
+
+
+def causes(broken: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from."""
+    seen: set[int] = set()
+    each: BaseException | None = broken
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__ or each.__context__

@@ -6,6 +6,7 @@ A process is named by its id and its start time, because ids are used again.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -100,6 +101,10 @@ class RunLock:
 
     def _take(self) -> RunLock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time(self._path.parent):
+            return self._take_over()
+
+    def _take_over(self) -> RunLock:
         record = {**identify(psutil.Process()), "what": self._what}
         for _ in range(3):
             fresh = self._path.with_name(f".{LOCK_FILE}.{os.getpid()}")
@@ -127,6 +132,17 @@ class RunLock:
         self._path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Of processes that look at a lock in `folder`, one at a time: two must not both take a dead one's over."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # on the folder itself, so that no file is left
+        yield
+    finally:
+        os.close(handle)
+
+
 def reap_leftovers(folder: Path) -> list[str]:
     """End what a killed run left running (Ray, the ephemeral Prefect server): only what that run recorded."""
     records = _read(folder / CHILDREN_FILE) or []
@@ -145,7 +161,8 @@ def recorded_children(folder: Path, interval_s: float = 0.5) -> Iterator[None]:
     """
     stop = threading.Event()
     path = folder / CHILDREN_FILE
-    known: dict[tuple[int, float], dict[str, Any]] = {}
+    # what a killed run recorded and nobody has ended yet stays on the list
+    known = {(record["pid"], record["started"]): record for record in _read(path) or []}
 
     def note() -> None:
         for child in psutil.Process().children(recursive=True):

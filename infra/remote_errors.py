@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-from infra.errors import DataError, SegfoundryError, ServiceError, UsageError
+from infra.errors import DataError, SegfoundryError, ServiceError, UsageError, causes
 
 S3 = ("s3://", "s3a://")
 _FORBIDDEN = {
@@ -40,7 +40,7 @@ def store_error(url: str, broken: Exception) -> Exception:
             f"{url}: expected a bucket that exists, found none of that name. Create it or correct the address "
             "(params.yaml); AWS_ENDPOINT_URL says which store is asked, where it is not Amazon's"
         )
-    names, codes = {type(each).__name__ for each in _chain(broken)}, set(_codes(broken))
+    names, codes = {type(each).__name__ for each in causes(broken)}, set(_codes(broken))
     if names & _NO_CREDENTIALS:
         return UsageError(f"{url}: expected credentials for this store, found none. {_CREDENTIALS}")
     if codes & _FORBIDDEN or isinstance(broken, PermissionError):
@@ -71,17 +71,7 @@ def bucket_is_missing(broken: BaseException) -> bool:
 
 
 def _codes(broken: BaseException) -> Iterator[str]:
-    for each in _chain(broken):
+    for each in causes(broken):
         response = getattr(each, "response", None)
         if isinstance(response, dict) and "Code" in response.get("Error", {}):
             yield str(response["Error"]["Code"])
-
-
-def _chain(broken: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from."""
-    seen: set[int] = set()
-    each: BaseException | None = broken
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        yield each
-        each = each.__cause__ or each.__context__

@@ -123,7 +123,8 @@ def found(place: Workspace, watch: str, datasets: list[str]) -> list[Arrival]:
     Of an object store, what is new is copied first.
     """
     settings, now = load_settings(), time.time()
-    arrivals = []
+    arrivals: list[Arrival] = []
+    folders: dict[str, list[str]] = {}
     for one in listing(watch):
         if not one.at_rest(settings.watch_settle_s, now):
             events.emit("arrival", folder=one.name, taken=False, reason="it is still being written")
@@ -137,9 +138,19 @@ def found(place: Workspace, watch: str, datasets: list[str]) -> list[Arrival]:
                 raise
             events.emit("arrival", folder=one.name, taken=False, reason=str(error))
             continue
+        folders.setdefault(dataset, []).append(one.name)
         if reason:
             arrivals.append(Arrival(dataset, one, dataset not in datasets, reason))
-    return arrivals
+    return [one for one in arrivals if _is_sole(one, folders[one.dataset])]
+
+
+def _is_sole(arrival: Arrival, folders: list[str]) -> bool:
+    """Of several folders that are one dataset none is taken: each would look like a change of the other."""
+    if len(folders) == 1:
+        return True
+    reason = f"{arrival.dataset} is also {', '.join(name for name in folders if name != arrival.listed.name)}: keep one"
+    events.emit("arrival", folder=arrival.listed.name, taken=False, reason=reason)
+    return False
 
 
 def copies(place: Workspace, watch: str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import threading
 from typing import Any
 
 from infra.dvc import INGEST_PREFIX
@@ -15,6 +16,7 @@ from infra.storage import read_json, write_json
 from pipelines.workspace import Workspace
 
 _FILE = "costs.json"
+_lock = threading.Lock()  # stages of one run end in several threads
 
 
 def _known(place: Workspace) -> dict[str, dict[str, Any]]:
@@ -33,7 +35,8 @@ def source_bytes(place: Workspace, dataset: str) -> int:
 def note(place: Workspace, stage: str, seconds: float) -> None:
     """Remember what a stage took."""
     size = source_bytes(place, stage.removeprefix(INGEST_PREFIX)) if stage.startswith(INGEST_PREFIX) else 0
-    write_json(place.state / _FILE, _known(place) | {stage: {"seconds": round(seconds, 3), "bytes": size}})
+    with _lock:
+        write_json(place.state / _FILE, _known(place) | {stage: {"seconds": round(seconds, 3), "bytes": size}})
 
 
 def expected_s(place: Workspace, stage: str, size: int = 0) -> float | None:

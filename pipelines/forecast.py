@@ -7,6 +7,7 @@ against those of the workspace. Which stages follow is DVC's graph.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,7 +22,8 @@ from pipelines.workspace import MODEL_NAME, Workspace
 
 Document = dict[str, Any]
 _COPIED = ("params.yaml", "withdrawn.jsonl", "cards", "sources", "recipes")
-_COPIED_STATE = ("roots.json", "hashes", "names", "arrived")
+_COPIED_STATE = ("roots.json", "hashes", "names")
+_LINKED_STATE = "arrived"  # raw files, of any size; what is fetched is renamed over a link and leaves its target alone
 
 
 def forecast(place: Workspace) -> Document:
@@ -69,6 +71,8 @@ def _scratch(place: Workspace, root: Path) -> Workspace:
                 shutil.copytree(source / name, target / name)
             elif (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
+    if (place.state / _LINKED_STATE).is_dir():
+        shutil.copytree(place.state / _LINKED_STATE, scratch.state / _LINKED_STATE, copy_function=os.symlink)
     return scratch
 
 

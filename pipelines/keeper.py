@@ -68,6 +68,11 @@ class Keeper:
         return run.deployment_id is None and client.read_flow(run.flow_id).name == name
 
     def _take_up(self, client: Any, run: Any, deployment: UUID) -> list[str]:
+        from pipelines.flows.closing import FOUND_DEAD
+
+        by_hand = run.deployment_id is None
+        if by_hand and not str(run.state.message or "").startswith(FOUND_DEAD):
+            return []  # it ended by itself, as on Ctrl-C: whoever started it knows
         attempt = next((int(tag.removeprefix(_ATTEMPT)) for tag in run.tags if tag.startswith(_ATTEMPT)), 0)
         crashed_s = run.state.timestamp.timestamp()
         if run.id in self._given_up or time.time() - crashed_s > OLDEST_S:

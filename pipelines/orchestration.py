@@ -10,6 +10,7 @@ from pathlib import Path
 
 from infra import services
 from infra.errors import ServiceError
+from infra.processes import holds_lock
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -52,8 +53,9 @@ def prepare(state: Path) -> None:
 def start(state: Path, workspace: str) -> list[str]:
     """Start this run's own server and close what killed runs in the workspace left open there; returns their names.
 
-    Call it after `prepare`, under the workspace's run lock: then no other run works in the workspace but those that
-    wait for the lock, which say that they live. A server of the user's own is left alone.
+    Call it after `prepare`. Under the workspace's run lock no other run works in the workspace but those that wait for
+    the lock, which say that they live; without it, one that has just begun gets time to say so. A server of the
+    user's own is left alone.
     """
     own = services.status(state).get("prefect", {}).get("api", "")
     if os.environ.get("PREFECT_API_URL", "") not in ("", own):
@@ -61,11 +63,12 @@ def start(state: Path, workspace: str) -> list[str]:
     from httpx import HTTPError
     from prefect.client.orchestration import get_client
 
-    from pipelines.flows.closing import close_dead
+    from pipelines.flows.closing import NO_RECORD_GRACE_S, close_dead
 
     try:
         with get_client(sync_client=True) as client:
-            return [run.name for run, _ in close_dead(client, state, workspace, grace_s=0.0)]
+            grace_s = 0.0 if holds_lock(state) else NO_RECORD_GRACE_S
+            return [run.name for run, _ in close_dead(client, state, workspace, grace_s=grace_s)]
     except (HTTPError, RuntimeError) as error:
         msg = f"Prefect's server does not start or answer: {error}. `segfoundry doctor` says more."
         raise ServiceError(msg) from error

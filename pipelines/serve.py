@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from infra.errors import UsageError
+from infra.errors import ServiceError, UsageError
 from infra.settings import Settings
 from infra.storage import sha256_bytes
 from pipelines.keeper import Keeper, keep_until
@@ -29,7 +30,6 @@ _LOG = logging.getLogger(__name__)
 _LOCK = "serve.lock"
 _RESTART_S = 10.0
 POLL_S = 5.0
-SCHEDULED = ("retrain", "audit")
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,23 @@ class Plan:
 def serve(place: Workspace, plan: Plan, say: Callable[[str], None]) -> None:
     """Serve until interrupted. `orchestration.prepare` comes before, and a server must be known.
 
-    UsageError where another process serves the workspace, or a cron expression is none.
+    UsageError where another process serves the workspace, or a cron expression is none; ServiceError where the server
+    does not take the deployments at the start. A server that is gone later is waited for.
     """
+    served = threading.Event()
     with _only_one(place.state), _loud(say):
         while True:
             try:
-                asyncio.run(_serve(place, plan, say))
+                asyncio.run(_serve(place, plan, say, served))
                 return
             except (UsageError, KeyboardInterrupt, SystemExit):
                 raise
-            except Exception as error:  # noqa: BLE001 - the server was gone for longer than its client's patience
+            except Exception as error:
+                if not served.is_set():
+                    where = os.environ.get("PREFECT_API_URL", "")
+                    msg = f"Prefect's server at {where} does not take the flows: {error}"
+                    raise ServiceError(msg) from error
+                # the server was gone for longer than its client's patience
                 _LOG.warning("Prefect's runner ended: %s; it starts again in %d s", error, _RESTART_S)
                 time.sleep(_RESTART_S)
 
@@ -75,7 +82,7 @@ def deployment_name(place: Workspace) -> str:
     return f"{place.root.name}-{sha256_bytes(str(place.root).encode())[:6]}"
 
 
-async def _serve(place: Workspace, plan: Plan, say: Callable[[str], None]) -> None:
+async def _serve(place: Workspace, plan: Plan, say: Callable[[str], None], served: threading.Event) -> None:
     from prefect.client.orchestration import get_client
     from prefect.runner import Runner
 
@@ -98,11 +105,14 @@ async def _serve(place: Workspace, plan: Plan, say: Callable[[str], None]) -> No
         )
     for thread in threads:
         thread.start()
+    served.set()
     say("serving " + ", ".join(f"{name}{_when(plan, name)}" for name in deployments))
     try:
         await runner.start()
     finally:
         stop.set()
+        for thread in threads:
+            thread.join(_RESTART_S)  # hashing a large folder may take longer; it is a daemon
 
 
 def _when(plan: Plan, flow: str) -> str:

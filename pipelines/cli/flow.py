@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli.output import JsonOption, LicenceOption, WorkspaceOption, found_failure, logs, show, table
+from pipelines.flows import NAMES
 
 app = typer.Typer(no_args_is_help=True, help="Run a flow once, or serve them for schedules and data that arrives.")
-NAMES = ("retrain", "ingest", "train", "evaluate", "promote", "audit")
 
 
 @app.command()
@@ -39,6 +39,10 @@ def run(
 
     if name not in NAMES:
         msg = f"flow run: expected one of {', '.join(NAMES)}, found {name!r}"
+        raise UsageError(msg)
+    if licence and (dry_run or name != "retrain"):
+        msg = f"--licence: expected a real run of the flow retrain, found {name}{' --dry-run' if dry_run else ''}; "
+        msg += "the others go by train.licence of params.yaml"
         raise UsageError(msg)
     root = resolve_workspace(workspace, "default")
     if dry_run:
@@ -147,6 +151,7 @@ def serve(
     from pathlib import Path
 
     from infra.errors import UsageError
+    from infra.remote import is_remote
     from infra.settings import load_settings, resolve_workspace
     from pipelines import orchestration
     from pipelines.workspace import Workspace
@@ -158,7 +163,7 @@ def serve(
     os.environ["SEGFOUNDRY_WATCH"] = settings.watch
     given = {"retrain_cron": retrain_cron, "audit_cron": audit_cron}
     settings = settings.model_copy(update={key: value for key, value in given.items() if value is not None})
-    if settings.watch and "://" not in settings.watch and not Path(settings.watch).is_dir():
+    if settings.watch and not is_remote(settings.watch) and not Path(settings.watch).is_dir():
         msg = f"--watch {settings.watch}: expected a folder with one folder per dataset, found none. Make it first"
         raise UsageError(msg)
     orchestration.prepare(place.state)

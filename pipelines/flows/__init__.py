@@ -2,3 +2,5 @@
 
 Importing `pipelines.flows.retrain` or `.audit` imports Prefect: call `orchestration.prepare` first.
 """
+
+NAMES = ("retrain", "ingest", "train", "evaluate", "promote", "audit")

@@ -20,9 +20,9 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Crashed
 
-from pipelines.flows import alive
+from pipelines.flows import NAMES, alive
 
-FLOWS = ["ingest", "train", "evaluate", "promote", "retrain", "audit"]
+FOUND_DEAD = "found dead: "  # how the message of a run begins that was closed here
 NO_RECORD_GRACE_S = 30.0
 """A run writes its record when its body begins, a moment after Prefect calls it running."""
 PENDING_GRACE_S = 75.0
@@ -32,7 +32,7 @@ PENDING_GRACE_S = 75.0
 def runs_in(client: Any, workspace: str, states: list[StateType], *, limit: int = 50) -> list[FlowRun]:
     """Runs of our flows in a workspace that are in one of `states`, newest first."""
     found: list[FlowRun] = client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=FLOWS)),
+        flow_filter=FlowFilter(name=FlowFilterName(any_=list(NAMES))),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
         sort="EXPECTED_START_TIME_DESC",
         limit=limit,
@@ -60,7 +60,7 @@ def close_dead(
         why = why_dead(state, run, grace_s)
         if not why:
             continue
-        ended: State[Any] = Crashed(message=why)
+        ended: State[Any] = Crashed(message=f"{FOUND_DEAD}{why}")
         client.set_flow_run_state(run.id, ended, force=False)  # not forced: so that its concurrency slot is freed
         if client.read_flow_run(run.id).state_name != ended.name:
             client.set_flow_run_state(run.id, ended, force=True)

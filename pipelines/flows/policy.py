@@ -5,10 +5,9 @@ Bad input stays bad; a service, the network, a lost worker or the disk may come 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from infra.errors import SegfoundryError, ServiceError
+from infra.errors import SegfoundryError, ServiceError, causes
 from infra.settings import load_settings
 
 _SETTINGS = load_settings()  # decorators are evaluated once
@@ -22,36 +21,37 @@ DELAYS_S = [_SETTINGS.retry_delay_s * 2**number for number in range(RETRIES)]
 # Known by name, so that neither MLflow nor SQLAlchemy is imported here. MLflow wraps what it could not reach.
 _LOST = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "MaxRetryError", "RemoteProtocolError", "TimeoutException")
 _DATABASE = ("OperationalError", "InterfaceError")
+# OSErrors of a wrong path, and Prefect's word for a step that took too long: the same again would end the same
+_FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError)
+_TOO_LONG = ("TaskRunTimeoutError", "FlowRunTimeoutError")
 
 
 def can_pass(error: BaseException) -> bool:
     """Whether the same step may succeed when it is tried again.
 
     Errors of our own say so by their class (`infra/errors.py`). Of others: the disk and the network (OSError), a
-    database that is gone or locked, and an MLflow error whose cause is a lost connection.
+    database that is gone or locked, and an MLflow error whose cause is a lost connection. A step that Prefect ended
+    because it took too long would take as long again.
     """
     if isinstance(error, SegfoundryError):
         return isinstance(error, ServiceError)
+    if _names(error) & {*_TOO_LONG}:
+        return False
     if isinstance(error, OSError):
-        return True
-    return any(_is_loss(one) for one in _causes(error))
+        return not isinstance(error, _FINAL)
+    return any(_is_loss(one) for one in causes(error))
+
+
+def _names(error: BaseException) -> set[str]:
+    return {base.__name__ for base in type(error).__mro__}
 
 
 def _is_loss(error: BaseException) -> bool:
-    names = {base.__name__ for base in type(error).__mro__}
-    if names & {*_LOST, *_DATABASE} or isinstance(error, OSError):
+    names = _names(error)
+    if names & {*_LOST, *_DATABASE} or isinstance(error, ConnectionError | TimeoutError):
         return True
     # what MLflow's REST client raises once its own retries are used up
     return "MlflowException" in names and any(f"{name}(" in str(error) for name in _LOST)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
 
 
 def explained(error: BaseException, what: str) -> BaseException:

@@ -43,7 +43,9 @@ def alone(workspace: str, what: str, *, clean: bool = True) -> Iterator[Workspac
     with contextlib.ExitStack() as stack:
         stack.enter_context(alive.at_work(place.state, str(runtime.flow_run.id), what))
         if not holds_lock(place.state):
-            stack.enter_context(RunLock(place.state, f"flow {what}", load_settings().lock_patience_s))
+            # nobody sits in front of a served run; who typed a command is told at once that another one works
+            patience_s = load_settings().lock_patience_s if runtime.deployment.id else 0.0
+            stack.enter_context(RunLock(place.state, f"flow {what}", patience_s))
             if clean:  # before this run's own children are written where the killed run's were
                 demo.clean_up(place)
             stack.enter_context(recorded_children(place.state))

@@ -77,6 +77,23 @@ def test_children_of_a_killed_run_are_ended_by_the_next(tmp_path: Path) -> None:
     assert reap_leftovers(tmp_path) == []
 
 
+def test_what_a_killed_run_left_stays_on_the_list_until_somebody_ends_it(tmp_path: Path) -> None:
+    left = psutil.Popen(SLEEPER)
+    write_json(tmp_path / CHILDREN_FILE, [identify(left)])
+    program = (  # a run that cleans nothing away, as the nightly audit
+        "from pathlib import Path\n"
+        "from infra.processes import recorded_children\n"
+        f"with recorded_children(Path({str(tmp_path)!r})):\n"
+        "    pass\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    try:
+        assert [record["pid"] for record in read_json(tmp_path / CHILDREN_FILE)] == [left.pid]
+    finally:
+        left.kill()
+        left.wait()
+
+
 def test_a_run_that_ends_well_leaves_no_record(tmp_path: Path) -> None:
     program = (  # a process of its own: children of other tests may live in this one
         "import subprocess\n"

@@ -24,6 +24,20 @@ def test_bad_input_stays_bad(error: Exception) -> None:
     assert policy.explained(error, "stage") is error
 
 
+def test_what_took_too_long_would_again_and_a_wrong_path_stays_wrong() -> None:
+    from prefect.task_engine import TaskRunTimeoutError
+
+    late = TaskRunTimeoutError("a task took longer than its timeout")
+    assert isinstance(late, OSError)  # as a socket that is silent, which may answer later
+    assert not policy.can_pass(late)
+    assert policy.can_pass(TimeoutError("a socket"))
+    missing = _raised(lambda: open("/nowhere/at/all"))  # noqa: SIM115
+    assert not policy.can_pass(missing)
+    wrong = ValueError("the value is wrong")
+    wrong.__context__ = missing
+    assert policy.explained(wrong, "stage") is wrong
+
+
 @pytest.mark.parametrize("error", [ServiceError("x"), OSError(errno.ENOSPC, "full"), ConnectionResetError("x")])
 def test_services_disks_and_networks_come_back(error: Exception) -> None:
     assert policy.can_pass(error)

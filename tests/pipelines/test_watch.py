@@ -12,7 +12,7 @@ import yaml
 
 from infra.errors import UsageError
 from infra.settings import load_settings
-from pipelines import arrivals, demo, plan
+from pipelines import arrivals, demo, events, plan
 from pipelines.watch import Watcher
 from pipelines.workspace import PROJECT, Workspace
 from preprocessing.phantoms import make_phantom
@@ -105,6 +105,20 @@ def test_the_same_bytes_again_lead_to_nothing_and_another_byte_does(place: Works
     (inbox / "Phantom_Nuclei" / "one more.png").write_bytes(b"no picture")
     assert watcher.look() == ["Phantom_Nuclei"]
     assert [why for why, _ in started] == ["Phantom_Nuclei: its files changed"]
+
+
+def test_of_two_folders_that_are_one_dataset_none_is_taken(
+    place: Workspace, inbox: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGFOUNDRY_WATCH_SETTLE_S", "0")
+    for name in ("Phantom_Lesion_US", "phantom_lesion_us"):
+        shutil.copytree(made / "Phantom_Lesion_US", inbox / name)
+    told: list[dict[str, object]] = []
+    with events.listening(told.append):
+        assert arrivals.found(place, str(inbox), []) == []
+    said = [one for one in told if one["kind"] == "arrival"]
+    assert [one["taken"] for one in said] == [False, False]
+    assert all("keep one" in str(one["reason"]) for one in said)
 
 
 def test_a_folder_without_a_card_is_said_once_and_not_taken(place: Workspace, inbox: Path) -> None:

@@ -39,12 +39,15 @@ def draws_of(groups: int, name: str, wide: int = 0) -> Iterator[Values]:
         yield chance.multinomial(groups, share, size=min(at_once, DRAWS - first)).astype(np.float64)
 
 
-def replicates(groups: Sequence[str], statistic: Statistic, name: str) -> Values:
-    """The figure of each draw, (DRAWS,), of rows that belong to `groups` (a name a row); NaN without enough groups."""
+def replicates(groups: Sequence[str], statistic: Statistic, name: str, wide: int = 0) -> Values:
+    """The figure of each draw, (DRAWS,), of rows that belong to `groups` (a name a row); NaN without enough groups.
+
+    `wide` is how many columns `statistic` spreads the weights over, where that is more than there are rows.
+    """
     names, place = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     if names.size < LEAST_GROUPS:
         return np.full(DRAWS, np.nan)
-    chunks = [statistic(weights[:, place]) for weights in draws_of(names.size, name, place.size)]
+    chunks = [statistic(weights[:, place]) for weights in draws_of(names.size, name, max(place.size, wide))]
     return np.concatenate(chunks)
 
 
@@ -66,8 +69,9 @@ def mean_replicates(groups: Sequence[str], values: ArrayLike, name: str) -> Valu
 def over_strata(parts: Sequence[tuple[float | Values, Values]]) -> Values:
     """Draws of a mean over strata (datasets), each with its figure and its draws.
 
-    A stratum that cannot be drawn from stands with its figure: of one patient nothing is known about others. NaN
-    throughout where no stratum can be drawn from.
+    A stratum that cannot be drawn from stands with its figure: of one patient nothing is known about others. So does
+    a stratum in the single draws that hold nothing to measure in it; the mean is then of the same strata in every
+    draw, and its interval a little narrower than it should be. NaN throughout where no stratum can be drawn from.
     """
     drawn = [values for _, values in parts if not np.isnan(values).all()]
     if not drawn:
@@ -84,6 +88,12 @@ def interval(draws: Values) -> list[float] | None:
         return None
     low, high = np.percentile(known, [2.5, 97.5])
     return [float(low), float(high)]
+
+
+def ratio(above: Values, below: Values) -> Values:
+    """Element by element; NaN where there is nothing to divide by."""
+    result: Values = np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+    return result
 
 
 def whole(statistic: Statistic, rows: int) -> float | None:

@@ -11,12 +11,12 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infra.errors import UsageError
+from infra.errors import DataError, UsageError
 
 TEMPORARY_SUFFIX = ".part-tmp"
 
@@ -78,6 +78,28 @@ def write_bytes(target: Path, payload: bytes) -> None:
     """Write `payload` to `target` atomically."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(payload)
+
+
+def read_json_lines(path: Path, what: str, needed: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The objects of a file with one JSON object a line; none where there is no file.
+
+    DataError that names the line which is none, or lacks a key of `needed`; `what` is what a line should be.
+    """
+    found: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            one = json.loads(line)
+            found.append({**one, **{key: one[key] for key in needed}})
+        except (ValueError, TypeError, KeyError) as error:
+            msg = f"{path}: line {number}: expected {what}, found {line[:80]!r}; restore the file from git"
+            raise DataError(msg) from error
+    return found
+
+
+def write_json_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, keys in order, atomically."""
+    write_text(path, "".join(f"{json.dumps(one, sort_keys=True, ensure_ascii=False)}\n" for one in rows))
 
 
 def write_text(target: Path, text: str) -> None:

@@ -21,7 +21,7 @@ from preprocessing import schema
 HERE = "."
 """The data revision of the workspace as it is."""
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[\w.-]+)|/(?P<version>v?\d+))$")
-_REVISIONS, _MODELS, _EVALUATIONS = "revisions", "models", "evaluations"
+REVISIONS, _MODELS, EVALUATIONS = "revisions", "models", "evaluations"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def run(workspace: Workspace, asked: Asked) -> tuple[dict[str, Any], Path]:
     data_root, names = data_at(workspace, asked.data, asked.datasets)
     candidate, uri = model_folder(workspace, asked.model)
     against, other = model_folder(workspace, asked.against) if asked.against else (None, None)
-    out = asked.out or workspace.state / _EVALUATIONS / _name(uri, other, asked.data, params["split"])
+    out = asked.out or workspace.state / EVALUATIONS / _name(uri, other, asked.data, params["split"])
     _refuse_foreign(out)
     with contextlib.nullcontext() if asked.one_process else ray_session(workspace.state):
         evaluation = run_evaluation(
@@ -60,7 +60,6 @@ def run(workspace: Workspace, asked: Asked) -> tuple[dict[str, Any], Path]:
             candidate=candidate,
             out=out,
             params=params,
-            run_dir=workspace.state / "evaluate",
             against=against,
             told={"data": {"revision": asked.data}, "model": {"uri": uri, "against": other}},
             spread=map if asked.one_process else ray_map,
@@ -119,7 +118,7 @@ def data_at(workspace: Workspace, revision: str, datasets: Sequence[str] = ()) -
     stages = workspace.repo.lock_at(revision)
     known = [name.removeprefix(INGEST_PREFIX) for name in stages if name.startswith(INGEST_PREFIX)]
     names = _wanted(known, datasets, revision)
-    root = workspace.state / _REVISIONS / revision
+    root = workspace.state / REVISIONS / revision
     root.mkdir(parents=True, exist_ok=True)
     for name in names:
         target = root / name

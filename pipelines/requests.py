@@ -7,15 +7,13 @@ registry knows both.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from infra.errors import DataError
 from infra.repository import TAG_PREFIX
-from infra.storage import digest_of, write_text
+from infra.storage import digest_of, read_json_lines, write_json_lines
 from pipelines.workspace import Workspace
 from registry.audit import TEST, USES
 from registry.lineage import TAG
@@ -34,19 +32,7 @@ def path_of(place: Workspace) -> Path:
 
 def read_requests(place: Workspace) -> list[Request]:
     """All requests, oldest first; DataError that names the line which cannot be read."""
-    path = path_of(place)
-    found: list[Request] = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            one = json.loads(line)
-            found.append({**one, "id": one["id"], "data_version": one["data_version"]})
-        except (ValueError, TypeError, KeyError) as error:
-            msg = (
-                f"{path}: line {number}: expected a request for a retraining, found {line[:80]!r}; restore it from git"
-            )
-            raise DataError(msg) from error
-    return found
+    return read_json_lines(path_of(place), "a request for a retraining", ("id", "data_version"))
 
 
 def ask(
@@ -59,16 +45,17 @@ def ask(
     data_version: str,
     cases: Sequence[str],
     models: Sequence[dict[str, Any]],
-) -> Request | None:
-    """Append a request; None where the same was asked before. It is the caller who commits the file.
+) -> Request:
+    """Append a request, or return the one that asked the same before. It is the caller who commits the file.
 
     `cases` are "dataset/case_id"; `models` are {"name", "version", "aliases", "uses"}; `data_version` is the newest
     one there is: only a later one can answer.
     """
     known = read_requests(place)
     identity = digest_of([cause, key, sorted(cases)])[:16]
-    if any(one["id"] == identity for one in known):
-        return None
+    present = next((one for one in known if one["id"] == identity), None)
+    if present is not None:
+        return present
     request: Request = {
         "id": identity,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -81,8 +68,7 @@ def ask(
         "cases": sorted(cases),
         "models": list(models),
     }
-    lines = [json.dumps(one, sort_keys=True, ensure_ascii=False) for one in [*known, request]]
-    write_text(path_of(place), "".join(f"{line}\n" for line in lines))
+    write_json_lines(path_of(place), [*known, request])
     return request
 
 

@@ -108,7 +108,6 @@ def evaluate(workspace: Workspace) -> Summary:
         candidate=workspace.candidate,
         out=workspace.evaluation,
         params=params.evaluate.model_dump(),
-        run_dir=workspace.state / "evaluate",
         progress=_reporter("evaluate"),
     )
 

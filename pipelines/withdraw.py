@@ -179,7 +179,7 @@ def _ask(
     if not marked:
         return None
     place, newest = record.place, record.tags[-1]
-    made = requests.ask(
+    return requests.ask(
         place,
         cause=requests.WITHDRAWN,
         key=key,
@@ -189,7 +189,6 @@ def _ask(
         cases=held,
         models=marked,
     )
-    return made or next((one for one in requests.read_requests(place) if one["key"] == key), None)
 
 
 def purge_list(places: list[Document]) -> list[Document]:

@@ -1,7 +1,8 @@
 """The way back: masks on the harmonized slices of a case to files on its original grid.
 
 The truth of a version, or predictions made on its samples, become a NIfTI for each concept and, where the
-source is a DICOM series, a DICOM-SEG that refers to it. `geometry.to_original_grid` is the one inverse.
+source is a DICOM series, a DICOM-SEG that refers to it. `geometry.to_original_grid` is the inverse
+(`schema/grid.py` has one without SimpleITK, for evaluation).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from registry.ledger import Entry
 from registry.lineage import TAG, licence_name
 from registry.promote import DONE, PROMOTE, ROLLBACK
 from registry.store import ModelVersion, RegistryStore
-from registry.withdrawals import TESTED
+from registry.withdrawals import TESTED, WITHDRAWN_TAG
 
 _PLACE = ["sample_id", "case_id", "group_id", "split", "shard"]
 
@@ -82,23 +82,11 @@ def audit_model(store: RegistryStore, name: str, version_or_alias: str | int) ->
         "evaluation": {"digest": lineage["evaluation_digest"], "split": evaluation["split"], **evaluation["summary"]},
         "gate": gate.to_dict() if gate else None,
         "ledger": history,
-        "rebuild": rebuild_command(lineage),
         "manifest_digests": dict(lineage.get("manifest_digests") or {}),
         "start_licences": lineage.get("start_licences") or [],
         "lora": lineage.get("lora"),
-        "withdrawn": json.loads(version.tags.get(f"{TAG}withdrawn", "[]")),
+        "withdrawn": json.loads(version.tags.get(WITHDRAWN_TAG, "[]")),
     }
-
-
-def rebuild_command(lineage: dict[str, Any]) -> str:
-    """The commands, run in the workspace, that build the model again from its data version.
-
-    All that the registry can say: `pipelines.audits.rebuild` looks for the ingredients and puts its answer in place.
-    """
-    return (
-        f"git checkout {lineage['data_version']} && dvc checkout && dvc repro train evaluate"
-        f"  # with the code at {lineage['code_commit']}"
-    )
 
 
 def audit_ledger(store: RegistryStore, head: str = "") -> dict[str, Any]:
@@ -110,7 +98,7 @@ def audit_ledger(store: RegistryStore, head: str = "") -> dict[str, Any]:
     problems = [check.problem] if not check.ok else []
     entries = store.ledger.entries()
     hashes = {entry.position: entry.hash for entry in entries}
-    names = [one.name for one in store.client.search_registered_models()]
+    names = store.model_names()
     drift = []
     for name in names:
         for version in store.versions(name):
@@ -123,6 +111,8 @@ def audit_ledger(store: RegistryStore, head: str = "") -> dict[str, Any]:
         newest = next(
             (one for one in reversed(entries) if one.model == name and one.action in (PROMOTE, ROLLBACK)), None
         )
+        if newest and "targets" not in newest.details:
+            continue  # its row was damaged, which the chain has told already
         said = newest.details["targets"]["champion"] if newest else None
         found = store.aliases(name).get("champion")
         if newest and not _is_done(newest, entries):

@@ -9,6 +9,7 @@ from typing import Any
 
 from infra.secrets import without_secrets
 from infra.storage import write_text
+from registry.pages import environment
 
 TEMPLATE = "audit.html"
 GOOD, BAD, NOTE, PLAIN = "good", "bad", "note", ""
@@ -60,13 +61,4 @@ class Page:
 
 def write_page(path: Path, page: Page) -> None:
     """Write `page` to `path`, atomically."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("registry"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    write_text(path, without_secrets(environment.get_template(TEMPLATE).render(page=page)))
+    write_text(path, without_secrets(environment().get_template(TEMPLATE).render(page=page)))

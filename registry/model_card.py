@@ -15,6 +15,7 @@ from infra.storage import write_text
 from preprocessing.schema.licences import answer
 from registry import card_figures as figures
 from registry.lineage import Lineage, licence_name, parent_name
+from registry.pages import environment
 
 NAME = "model_card"
 _MOST_ROWS = 10  # of the worst
@@ -51,7 +52,7 @@ class Section:
 def write_model_card(folder: Path, evaluation: dict[str, Any], lineage: Lineage, name: str) -> list[Path]:
     """Write `model_card.md` and `model_card.html` into `folder`; return their paths."""
     sections = model_card(evaluation, lineage)
-    page = _environment().get_template("model_card.html")
+    page = environment().get_template("model_card.html")
     html = page.render(name=name, sections=[(one.title, [_kind(block) for block in one.blocks]) for one in sections])
     paths = [folder / f"{NAME}.md", folder / f"{NAME}.html"]
     for path, text in zip(paths, (markdown(name, sections), html), strict=True):
@@ -280,15 +281,3 @@ def _kind(block: Block) -> tuple[str, Any]:
     if isinstance(block, str):
         return "text", block
     return {Table: "table", Code: "code"}.get(type(block), "list"), block
-
-
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("registry"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from registry.store import COMPLETE, EXPERIMENT, RegistryStore
+from registry.tracking import all_pages
 
 
 def orphans(store: RegistryStore, name: str) -> list[str]:
@@ -15,11 +16,11 @@ def orphans(store: RegistryStore, name: str) -> list[str]:
     found = []
     experiment = client.get_experiment_by_name(f"{EXPERIMENT}/{name}")
     if experiment is not None:
-        for run in client.search_runs([experiment.experiment_id]):
+        for run in all_pages(client.search_runs, [experiment.experiment_id]):
             if run.info.run_id not in by_run:
                 said = "was cut off before its version" if run.data.tags.get(COMPLETE) != "true" else "has no version"
                 found.append(f"MLflow run {run.info.run_id}: {said}; the next release of its candidate deletes it")
-        for model in client.search_logged_models([experiment.experiment_id]):
+        for model in all_pages(client.search_logged_models, [experiment.experiment_id]):
             if model.source_run_id not in by_run:
                 found.append(f"MLflow model {model.model_id}: expected a version that names it, found none")
     for one in versions:

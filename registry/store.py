@@ -172,7 +172,7 @@ class RegistryStore:
         aliases: dict[int, list[str]] = {}
         for alias, version in self.aliases(name).items():
             aliases.setdefault(version, []).append(alias)
-        found = self.client.search_model_versions(f"name = '{_checked_name(name)}'")
+        found = tracking.all_pages(self.client.search_model_versions, f"name = '{_checked_name(name)}'")
         versions = [_model_version(one, tuple(sorted(aliases.get(int(one.version), ())))) for one in found]
         return sorted(versions, key=lambda one: one.version, reverse=True)
 
@@ -204,16 +204,16 @@ class RegistryStore:
         msg = f"model {name}: expected a version or an alias that exists ({known}), found {version_or_alias!r}"
         raise UsageError(msg)
 
+    def model_names(self) -> list[str]:
+        """Names of all registered models, not of the first page alone."""
+        return [str(one.name) for one in tracking.all_pages(self.client.search_registered_models)]
+
     def evaluation_of(self, name: str, version_or_alias: str | int) -> dict[str, Any]:
         """The `evaluation.json` that a version was registered with."""
         value: dict[str, Any] = self.read_json_artifact(
             self.resolve(name, version_or_alias).run_id, "evaluation/evaluation.json"
         )
         return value
-
-    def champion_evaluation(self, name: str) -> dict[str, Any] | None:
-        """The champion's `evaluation.json`; None where nothing has been promoted yet."""
-        return self.evaluation_of(name, "champion") if "champion" in self.aliases(name) else None
 
     def lineage_of(self, name: str, version_or_alias: str | int) -> Lineage:
         """The lineage that a version was registered with."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,17 @@ _DIGEST_LENGTH = 36
 
 SUMMARY = "summary"
 EVALUATION_FILES = ("evaluation.json", "evaluation.parquet", "overlays.json")
+
+
+def all_pages(search: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    """All that a search of MLflow's client finds: it answers in pages, of 100 or 1,000 by default."""
+    token = None
+    while True:
+        page = search(*arguments, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def log_parameters(client: Any, run_id: str, params: dict[str, Any]) -> None:

@@ -24,20 +24,21 @@ def mark_withdrawn(
 ) -> list[dict[str, Any]]:
     """Tag every version of `seen` (`audit_case`'s models) with `key`, and append one ledger row for each; return them.
 
-    A version that carries the key already stays as it is.
+    Nothing is written twice.
     """
     uses: dict[int, list[str]] = {}
     for one in seen:
         uses.setdefault(int(one["version"]), []).append(one["use"])
     marked = []
+    rows = [entry for entry in store.ledger.entries(name) if entry.action == WITHDRAW]
     for version, how in sorted(uses.items()):
         known = json.loads(store.resolve(name, version).tags.get(WITHDRAWN_TAG, "[]"))
+        # the row first: a kill in between leaves a mark missing, which the same command sets. A later look may find
+        # that a version learnt from a copy of what it was only known to be tested on: that is a row of its own
+        details = {"key": key, "uses": sorted(set(how))}
+        if not any(entry.version == version and entry.details == details for entry in rows):
+            store.ledger.append(WITHDRAW, model=name, version=version, actor=actor, reason=reason, details=details)
         if key not in known:
-            # the row first: a kill in between leaves a mark missing, which the same command sets
-            details = {"key": key, "uses": sorted(set(how))}
-            rows = [entry for entry in store.ledger.entries(name) if entry.action == WITHDRAW]
-            if not any(entry.version == version and entry.details == details for entry in rows):
-                store.ledger.append(WITHDRAW, model=name, version=version, actor=actor, reason=reason, details=details)
             store.client.set_model_version_tag(name, str(version), WITHDRAWN_TAG, json.dumps([*known, key]))
         aliases = list(store.resolve(name, version).aliases)
         marked.append({"version": version, "aliases": aliases, "uses": sorted(set(how))})

@@ -125,7 +125,6 @@ def run_evaluation(
     candidate: Path,
     out: Path,
     params: dict[str, Any],
-    run_dir: Path,
     against: Path | None = None,
     told: Mapping[str, Any] | None = None,
     spread: Spread = ray_map,
@@ -139,7 +138,6 @@ def run_evaluation(
         candidate: the candidate folder; without a start checkpoint in it (a model of the registry) that is left out.
         out: the evaluation folder; replaced in one rename at the end.
         params: the `evaluate` section of params.yaml.
-        run_dir: machine-local state (not used yet by this in-memory pass).
         against: model folder of a champion, asked by text for the same pairs.
         told: further entries of evaluation.json, e.g. where model and data come from.
         spread: maps a function over jobs, in any order: over Ray, or `map` for this process alone.

@@ -120,8 +120,8 @@ def small() -> Recipe:
 
     Against `tiny`: more pixels, since vessels and membranes are lost at 96, and a wider vision encoder; true and
     hard negatives, two a sample, since the score on absent concepts is half of the aim; the wording of a
-    modality; augmentation that spares what left and right or a CT window mean. The steps fill the time, as measured
-    (docs/training.md). A first version: what validation says of it is still to come.
+    modality; augmentation that spares what left and right or a CT window mean. The steps fill the time
+    (docs/results.md has the measurement). Not tuned on validation.
     """
     return replace(
         tiny(),

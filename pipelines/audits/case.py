@@ -60,7 +60,7 @@ def seen_by(store: RegistryStore, places: Sequence[Document]) -> list[Document]:
 
 def all_models(store: RegistryStore) -> list[ModelVersion]:
     """Every version of every model of the registry."""
-    names = [str(one.name) for one in store.client.search_registered_models()]
+    names = store.model_names()
     return [version for name in sorted(names) for version in store.versions(name)]
 
 

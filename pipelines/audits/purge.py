@@ -6,13 +6,16 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from infra.errors import CheckFailed, ServiceError, UsageError
+from infra.storage import read_json
 from pipelines.audits import case as cases
 from pipelines.audits import keys, purged
 from pipelines.audits.record import Record
-from pipelines.workspace import MODEL_NAME
+from pipelines.evaluations import EVALUATIONS, REVISIONS
+from pipelines.workspace import MODEL_NAME, Workspace
 from preprocessing.schema import CARD_FILE
 from preprocessing.withdrawn import read_tombstones
 from registry.store import RegistryStore
@@ -34,7 +37,8 @@ def plan(record: Record, store: RegistryStore, text: str) -> Document:
     key = keys.find(record, text)
     found = cases.answer(record, store, key)
     _refuse(record, key, found)
-    objects = _merged([*_shards(record, found["places"]), *_pictures(record, found["places"])])
+    closed: list[str] = []
+    objects = _merged([*_shards(record, found["places"]), *_pictures(record, found["places"], closed)])
     where = record.objects.where(objects)
     sizes = {md5: path.stat().st_size for md5 in objects if (path := record.objects.path(md5)).is_file()}
     rows = [{**one, "md5": md5, "bytes": sizes.get(md5), "in": where[md5]} for md5, one in objects.items()]
@@ -48,7 +52,7 @@ def plan(record: Record, store: RegistryStore, text: str) -> Document:
             {"data_version": tag, "dataset": dataset}
             for tag, dataset in sorted({(one["data_version"], one["dataset"]) for one in found["places"]})
         ],
-        "by_hand": _by_hand(found["models"]),
+        "by_hand": [*closed, *_by_hand(found["models"])],
         "unread": found["unread"],
     }
 
@@ -80,8 +84,11 @@ def carry_out(record: Record, store: RegistryStore, planned: Document, *, actor:
     ]
     if new:
         purged.add(place, new)
-        place.repo.commit_state(f"purge: {', '.join(planned['cases'])}")
-        details = {"cases": planned["cases"], "versions": planned["versions"], "objects": len(planned["objects"])}
+    # each of the three is looked for by itself: a kill between them leaves the rest to the same command
+    place.repo.commit_state(f"purge: {', '.join(planned['cases'])}")
+    details = {"cases": planned["cases"], "versions": planned["versions"], "objects": len(planned["objects"])}
+    told = [one.details for one in store.ledger.entries(MODEL_NAME) if one.action == PURGE]
+    if not any((one.get("cases"), one.get("versions")) == (details["cases"], details["versions"]) for one in told):
         store.ledger.append(
             PURGE, model=MODEL_NAME, version=None, actor=actor, reason=planned["reason"], details=details
         )
@@ -90,7 +97,7 @@ def carry_out(record: Record, store: RegistryStore, planned: Document, *, actor:
         for where in one["in"]:
             record.objects.remove(one["md5"], where)
             removed[where] = removed.get(where, 0) + 1
-    local = _remove_prepared(record, planned["cases"])
+    local = _remove_prepared(record, planned["cases"]) + _remove_copies(record.place, planned)
     left = {
         md5: there for md5, there in record.objects.where(one["md5"] for one in planned["objects"]).items() if there
     }
@@ -134,6 +141,35 @@ def _remove_prepared(record: Record, names: Sequence[str]) -> int:
     return count
 
 
+def _remove_copies(place: Workspace, planned: Document) -> int:
+    """Remove what `segfoundry evaluate --data` keeps on this machine: copies of the versions, pictures of the cases."""
+    for one in _drawn(place.evaluation):
+        if _case_of(one) in planned["cases"]:  # a hard link to the object that is gone from the cache
+            (place.evaluation / one["file"]).unlink(missing_ok=True)
+    gone = [place.state / REVISIONS / one["data_version"] / one["dataset"] for one in planned["versions"]]
+    for listed in (place.state / EVALUATIONS).glob("*/overlays.json"):
+        if {_case_of(one) for one in _drawn(listed.parent)} & set(planned["cases"]):
+            gone.append(listed.parent)
+    count = 0
+    for folder in gone:
+        if folder.is_symlink():  # to the live version, which has been built without the case
+            folder.unlink()
+        elif folder.is_dir():
+            shutil.rmtree(folder)
+            count += 1
+    return count
+
+
+def _drawn(evaluation: Path) -> list[Document]:
+    """The pictures that an evaluation folder holds."""
+    file = evaluation / _OVERLAYS
+    return list(read_json(file)) if file.is_file() else []
+
+
+def _case_of(overlay: Document) -> str:
+    return "/".join(str(overlay["sample_id"]).split("/")[:2])
+
+
 Found = tuple[str, Document]  # MD5, and what it is
 
 
@@ -147,9 +183,9 @@ def _shards(record: Record, places: Sequence[Document]) -> Iterator[Found]:
                 yield files[name], {"dataset": one["dataset"], "file": file, "data_versions": [one["data_version"]]}
 
 
-def _pictures(record: Record, places: Sequence[Document]) -> Iterator[Found]:
-    """Overlays of the cases that an evaluation of some commit drew."""
-    names = {(one["dataset"], one["case_id"]) for one in places}
+def _pictures(record: Record, places: Sequence[Document], closed: list[str]) -> Iterator[Found]:
+    """Overlays of the cases that an evaluation of some commit drew; `closed` is told of those that cannot be read."""
+    names = {f"{one['dataset']}/{one['case_id']}" for one in places}
     seen: set[str] = set()
     for commit in record.state_commits() if any(one["split"] != "train" for one in places) else ():
         outs = (record.lock(commit).get("evaluate") or {}).get("outs") or []
@@ -160,12 +196,15 @@ def _pictures(record: Record, places: Sequence[Document]) -> Iterator[Found]:
         try:
             files = record.objects.listing(folder)
             drawn = json.loads(record.objects.fetched(files[_OVERLAYS]).read_bytes())
-        except (ServiceError, KeyError):
+        except KeyError:  # it drew no pictures
+            continue
+        except ServiceError as error:
+            closed.append(f"pictures of the evaluation of commit {commit[:12]}, whose list cannot be read: {error}")
             continue
         for one in drawn:
-            case = tuple(str(one["sample_id"]).split("/")[:2])
+            case = _case_of(one)
             if case in names and one["file"] in files:
-                what = {"dataset": case[0], "file": f"evaluation/{one['file']}", "data_versions": []}
+                what = {"dataset": case.split("/")[0], "file": f"evaluation/{one['file']}", "data_versions": []}
                 yield files[one["file"]], what
 
 
@@ -190,4 +229,5 @@ def _by_hand(models: Sequence[Document]) -> list[str]:
         for one in models
         if one["split"] != "test"
     ]
-    return [*dict.fromkeys(said), "the raw files, exports, backups, and clones of this workspace or of its remotes"]
+    elsewhere = "the raw files, reports, exports, backups, and clones of this workspace or of its remotes"
+    return [*dict.fromkeys(said), elsewhere]

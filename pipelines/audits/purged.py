@@ -5,13 +5,11 @@ A line: {"at", "actor", "reason", "cases", "dataset", "data_version", "objects":
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.errors import DataError
-from infra.storage import write_text
+from infra.storage import read_json_lines, write_json_lines
 from pipelines.workspace import Workspace
 
 PURGED_FILE = "purged.jsonl"
@@ -25,22 +23,12 @@ def path_of(place: Workspace) -> Path:
 
 def read(place: Workspace) -> list[Purge]:
     """All purges, oldest first; DataError that names the line which cannot be read."""
-    path = path_of(place)
-    found: list[Purge] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], start=1):
-        try:
-            one = json.loads(line)
-            found.append({**one, "dataset": one["dataset"], "data_version": one["data_version"]})
-        except (ValueError, TypeError, KeyError) as error:
-            msg = f"{path}: line {number}: expected a purge, found {line[:80]!r}; restore the file from git"
-            raise DataError(msg) from error
-    return found
+    return read_json_lines(path_of(place), "a purge", ("dataset", "data_version"))
 
 
 def add(place: Workspace, new: Sequence[Purge]) -> None:
     """Append purges, in one rename."""
-    lines = [json.dumps(one, sort_keys=True, ensure_ascii=False) for one in [*read(place), *new]]
-    write_text(path_of(place), "".join(f"{line}\n" for line in lines))
+    write_json_lines(path_of(place), [*read(place), *new])
 
 
 def why(place: Workspace, data_version: str, dataset: str) -> str:

@@ -1,4 +1,4 @@
-"""How long audits take over a workspace of many rows: `python -m pipelines.bench.audits --rows 10000000`.
+"""How long audits take over a workspace of many rows: `python -m pipelines.bench.audits --rows 10000000 --folder DIR`.
 
 The workspace is real to the commands: git, tags, `dvc.lock` and objects in DVC's cache; its two data versions hold
 made-up manifests (`pipelines.bench.manifests`), of which every 1,000th row differs. Each question is a whole command in
@@ -20,13 +20,13 @@ from typing import Any
 import yaml
 
 from infra import repository
+from infra.dvc import DataRepo
 from infra.storage import write_bytes, write_text
 from pipelines.bench.manifests import SLICES, write
 from pipelines.workspace import Workspace
 from preprocessing.schema import DATASET_FILE, MANIFEST_FILE
 
 DATASET = "made_up"  # as the manifests say
-TARGET_S = 10.0
 LIMIT_S = 600
 
 
@@ -72,8 +72,14 @@ def _keep_file(place: Workspace, path: Path) -> str:
     return md5
 
 
+def rows_of(place: Workspace) -> int:
+    """Rows of a dataset version of a workspace that was made before."""
+    told = json.loads(DataRepo(place.root).read_bytes_at(f"data/{DATASET}/{DATASET_FILE}", "data-v1"))
+    return int(told["counts"]["samples"])
+
+
 def measure(place: Workspace, rows: int, repetitions: int) -> list[dict[str, Any]]:
-    """{"question", "seconds": [...], "exit_code", "met"} for each question; "met": the median is under 10 s."""
+    """{"question", "seconds": […], "user_seconds": […], "exit_codes"} for each question."""
     case = f"case{rows // SLICES // 2:08d}"
     questions = {
         "audit case, first time (MD5 of each manifest)": (["case", f"{DATASET}/{case}"], 1),
@@ -84,10 +90,9 @@ def measure(place: Workspace, rows: int, repetitions: int) -> list[dict[str, Any
     found = []
     for title, (arguments, times) in questions.items():
         runs = [_run(place, arguments) for _ in range(times)]
-        seconds = sorted(one[0] for one in runs)
-        median = seconds[len(seconds) // 2]
-        row = {"question": title, "seconds": seconds, "exit_code": runs[0][1], "met": median <= TARGET_S}
-        found.append({**row, "user_seconds": sorted(one[2] for one in runs)})
+        seconds, used = (sorted(one[part] for one in runs) for part in (0, 2))
+        codes = sorted({one[1] for one in runs})
+        found.append({"question": title, "seconds": seconds, "user_seconds": used, "exit_codes": codes})
     return found
 
 
@@ -103,19 +108,21 @@ def _run(place: Workspace, arguments: list[str]) -> tuple[float, int, float]:
 
 
 def main() -> None:
-    """Make the workspace, ask, print a table; `--json` for the figures."""
+    """Make the workspace, or use the one that is there with the rows that it has; ask, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--folder", type=Path, required=True, help="where the workspace goes; kept, and used again")
     parser.add_argument("--repetitions", type=int, default=3)
     asked = parser.parse_args()
-    place = (
-        Workspace(asked.folder) if (asked.folder / "dvc.lock").is_file() else make_workspace(asked.folder, asked.rows)
-    )
+    if (asked.folder / "dvc.lock").is_file():
+        place, rows = Workspace(asked.folder), rows_of(Workspace(asked.folder))
+    else:
+        place, rows = make_workspace(asked.folder, asked.rows), asked.rows
     lines = ["| question | rows | seconds | CPU seconds | exit code |", "| --- | ---: | ---: | ---: | ---: |"]
-    for one in measure(place, asked.rows, asked.repetitions):
+    for one in measure(place, rows, asked.repetitions):
         said = [" ".join(f"{value:.1f}" for value in one[key]) for key in ("seconds", "user_seconds")]
-        lines.append(f"| {one['question']} | {asked.rows:,} | {said[0]} | {said[1]} | {one['exit_code']} |")
+        codes = ", ".join(map(str, one["exit_codes"]))
+        lines.append(f"| {one['question']} | {rows:,} | {said[0]} | {said[1]} | {codes} |")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

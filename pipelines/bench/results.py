@@ -109,7 +109,6 @@ def _ours(options: argparse.Namespace, inside: list[str], external: list[str], s
             candidate=scratch / "candidate",
             out=scratch / "evaluation",
             params={"split": options.split, "max_samples_per_dataset": 0},
-            run_dir=scratch / "evaluate",
         )
     return {
         "train_s": round(took, 1),

@@ -18,21 +18,22 @@ from infra.storage import read_json, write_text
 HEADING = "## Vanilla against tuned"
 
 
-def section(evaluation: dict[str, Any], against: str = "start", train: dict[str, Any] | None = None) -> str:
-    """The section as Markdown, from an `evaluation.json`. UsageError where it compares with no such model.
+def section(evaluation: dict[str, Any], train: dict[str, Any] | None = None) -> str:
+    """The section as Markdown, from an `evaluation.json`. UsageError where it does not compare with the start.
 
     `train` is the model's `train.json`: datasets that it was not trained on are marked.
     """
-    pairs = [row for row in evaluation["paired"] if row["against"] == against]
+    pairs = [row for row in evaluation["paired"] if row["against"] == "start"]
     if not pairs:
-        msg = f"evaluation.json: expected paired differences against the {against}, found none; evaluate both models"
+        msg = "evaluation.json: expected paired differences against the start, found none; evaluate both models"
         raise UsageError(msg)
     lines = [
         HEADING,
         "",
         "Written by `python -m pipelines.bench.vanilla` from an evaluation; nothing here is edited by hand. Split: "
         f"{evaluation['split']}. Text prompts alone; Dice by the semantic map, the union of all instances and the "
-        "best instance (top-1); 95 % intervals by bootstrap over groups, of the difference on the same pairs. "
+        "best instance (top-1); 95 % intervals by bootstrap over groups, of the difference on the same pairs; "
+        "none where nothing moved from draw to draw, as with one group. "
         "`docs/evaluation.md` defines them. *vanilla* is the checkpoint that training started from.",
     ]
     if train is not None:
@@ -63,7 +64,8 @@ def _table(
             row["level"]
         ]
         bounds = row["interval"]
-        said = f"{row['difference']:+.3f}" + (f" ({bounds[0]:+.3f} to {bounds[1]:+.3f})" if bounds else "")
+        moved = bounds and bounds[0] < bounds[1]
+        said = f"{row['difference']:+.3f}" + (f" ({bounds[0]:+.3f} to {bounds[1]:+.3f})" if moved else "")
         cells = [name, f"{row['before']:.3f}", f"{row['after']:.3f}", said, *others, row["groups"], row["pairs"]]
         yield f"| {' | '.join(map(str, cells))} |"
 
@@ -92,13 +94,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.bench.vanilla", description=__doc__)
     parser.add_argument("--evaluation", type=Path, required=True, help="folder with evaluation.json")
     parser.add_argument("--model", type=Path, help="the model's folder: says what it was trained on")
-    parser.add_argument("--against", choices=("start", "champion"), default="start")
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
     given = parser.parse_args()
     page = given.out.read_text(encoding="utf-8") if given.out.is_file() else "# Results on the sample data\n"
     try:
         train = read_json(given.model / "train.json") if given.model else None
-        text = section(read_json(given.evaluation / "evaluation.json"), given.against, train)
+        text = section(read_json(given.evaluation / "evaluation.json"), train)
     except UsageError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

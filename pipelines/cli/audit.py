@@ -295,7 +295,8 @@ def run_purge(place: Any, store: Any, key: str, *, yes: bool, dry_run: bool, act
 
 
 def _by_hand(planned: dict[str, Any]) -> list[str]:
-    return [f"look at by hand: {one}" for one in planned["by_hand"]]
+    closed = [f"{one['dataset']} of {one['data_version']}, not searched: {one['why']}" for one in planned["unread"]]
+    return [f"look at by hand: {one}" for one in [*closed, *planned["by_hand"]]]
 
 
 def _ask(planned: dict[str, Any], listed: Any) -> None:

@@ -1,8 +1,9 @@
 """A mask on the harmonized grid of a volume put back on its original grid, in numpy alone.
 
 `preprocessing.harmonize.geometry.to_original_grid` does it with SimpleITK, which machines that evaluate need not have;
-tests hold the two against each other. Harmonizing turns, flips and resamples axes and never shears them, so that each
-original axis runs along one harmonized axis, also in an oblique volume.
+tests hold the two against each other. Harmonizing turns, flips and resamples axes, so that each original axis runs
+along one harmonized axis, also in an oblique volume. Where it also made a sheared volume straight (a CT with a tilted
+gantry), `is_sheared` says so: those are for SimpleITK alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ALONG = 1e-3  # voxels that an axis may drift off the one it runs along, over its whole length
+_SQUARE = 5e-4  # cosine between two axes, as harmonization has it
 _HALF = 1e-6  # voxels: halves are rounded up, as ITK does, also where arithmetic leaves them a hair below
 
 
@@ -49,6 +51,12 @@ def to_original_grid(mask_zyx: NDArray[Any], case_row: Mapping[str, Any]) -> NDA
     result = result.transpose([2 - along[2], 2 - along[1], 2 - along[0]])
     kept = inside[2][:, None, None] & inside[1][:, None] & inside[0]
     return np.where(kept, result, np.zeros((), dtype=result.dtype))
+
+
+def is_sheared(case_row: Mapping[str, Any]) -> bool:
+    """Whether the original grid's axes do not stand at right angles: voxels are then no boxes with a spacing."""
+    direction = np.array(case_row["original_direction"], dtype=np.float64).reshape(3, 3)
+    return bool(np.abs(direction.T @ direction - np.eye(3)).max() > _SQUARE)
 
 
 def spacing_zyx(case_row: Mapping[str, Any]) -> tuple[float, float, float] | None:

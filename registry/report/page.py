@@ -11,6 +11,7 @@ from typing import Any
 from infra.storage import read_json, write_text
 from registry.charts import shares, training_curve
 from registry.gate import GateReport
+from registry.pages import environment
 from registry.report.differences import forests
 from registry.report.evaluation import Intervals, interval_of
 from registry.report.extras import (
@@ -120,17 +121,10 @@ def _script() -> str:
 
 
 def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("registry"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
-    environment.filters["script"] = Markup  # our own file alone, never a figure or a name
-    environment.tests["address"] = lambda value: str(value).startswith(("http://", "https://"))
-    return environment
+    made = environment()
+    made.filters.update(FILTERS)
+    made.filters["script"] = Markup  # our own file alone, never a figure or a name
+    made.tests["address"] = lambda value: str(value).startswith(("http://", "https://"))
+    return made

@@ -128,6 +128,5 @@ def _measured(data: Path, candidate: Path, tmp_path: Path) -> dict[str, float]:
         candidate=candidate,
         out=tmp_path / f"evaluation-{candidate.name}",
         params={"split": "val", "max_samples_per_dataset": 0},
-        run_dir=tmp_path / f"evaluate-{candidate.name}",
     )
     return {name: value for name, value in found["summary"].items() if isinstance(value, float)}

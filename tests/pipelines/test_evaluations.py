@@ -61,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluated(made: Path, out: str, **more: Any) -> dict[str, Any]:
     given = {"data_root": made / "data", "datasets": NAMES, "candidate": made / "candidate", "out": made / out}
-    return run_evaluation(**given, params=PARAMS, run_dir=made / "run", spread=map, **more)
+    return run_evaluation(**given, params=PARAMS, spread=map, **more)
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_a_model_without_a_start_has_no_before(made: Path) -> None:
     try:
         found = run_evaluation(
             data_root=made / "data", datasets=["Alpha"], candidate=made / "champion", out=made / "alone",
-            params={"split": "test"}, run_dir=made / "run", spread=map)  # fmt: skip
+            params={"split": "test"}, spread=map)  # fmt: skip
     finally:
         (made / "start").rename(made / "champion" / "start.safetensors")
     assert found["paired"] == []

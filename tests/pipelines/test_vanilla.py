@@ -30,8 +30,8 @@ def test_internal_and_external_sets_stand_apart() -> None:
     assert "| **mean over datasets** | 0.100 | 0.600 |" in inside
     assert "| E | 0.100 | 0.050 | -0.050 |" in outside
     assert "polyp" not in inside + outside
-    with pytest.raises(UsageError, match="against the champion"):
-        section(evaluation(), "champion")
+    with pytest.raises(UsageError, match="against the start"):
+        section({**evaluation(), "paired": []})
 
 
 def test_the_section_is_replaced_and_kept(tmp_path: Path) -> None:

@@ -82,6 +82,22 @@ def release(store: RegistryStore, made: Light) -> None:
     promote(store, MODEL, version, gate=gate, actor="ann", reason="nightly")
 
 
+def test_a_secret_that_is_none_is_told_before_anything_moves():
+    with pytest.raises(UsageError, match="base64"):
+        Webhook("http://127.0.0.1:1/x", "whsec_this is no base64!")
+
+
+def test_an_event_of_a_version_that_was_deleted_holds_no_other_back(told: RegistryStore, receiver: Receiver):
+    release(told, Light("first"))
+    receiver.answers = [503] * 3
+    release(told, Light("second", change={"BUSI": 0.02}))  # its event waits
+    rollback(told, MODEL, actor="bob", reason="odd masks")
+    receiver.answers = []
+    told.client.delete_model_version(MODEL, "2")
+    release(told, Light("third", change={"BUSI": 0.03}))
+    assert receiver.events[-1]["data"]["version"] == 3
+
+
 def test_every_move_is_told_with_what_made_the_version_and_a_signature_that_holds(
     told: RegistryStore, receiver: Receiver
 ):

@@ -137,7 +137,6 @@ def main(folder: Path) -> None:
         candidate=out,
         out=folder / "evaluation",
         params={"split": "val", "max_samples_per_dataset": 0},
-        run_dir=run_dir,
     )
     assert set(evaluation["datasets"]) == set(NAMES)
     (answer,) = Segmenter.load(out).segment(np.zeros((40, 50, 3), dtype=np.uint8), ["bright disc"])

@@ -151,9 +151,7 @@ def worth_section(found: dict[str, Any]) -> str:
         lines.append(
             f"- Checkpointing all parts: {1 / ratio['median']:.2f} × the speed; kept for backward "
             f"{other['kept_for_backward_bytes'] / MIB:.0f} in place of "
-            f"{ours['kept_for_backward_bytes'] / MIB:.0f} MiB, "
-            f"added in a step {other['added_in_a_step_bytes'] / MIB:.0f} in place of "
-            f"{ours['added_in_a_step_bytes'] / MIB:.0f} MiB.\n"
+            f"{ours['kept_for_backward_bytes'] / MIB:.0f} MiB by the plan.\n"
         )
     if "compiled" in ways:
         ratio, other = found["ours_over"]["compiled"], ways["compiled"]
@@ -218,6 +216,6 @@ def recipes_section(documents: Iterable[dict[str, Any]], width: str) -> str:
 LOADER_HEAD = """
 ## The loader beside public ones
 
-`python -m training.loader_bench`: decoded tensors a second, nothing else done. {seconds:.0f} s in all.
+`training/loader_bench.py`, as this page ran it: decoded tensors a second, nothing else done. {seconds:.0f} s in all.
 
 """

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from preprocessing.schema import rle
 from training.decision import Decision
-from training.predict import concept_scores, presence_of, probability_map
+from training.predict import concept_scores, presence_of, probability_map, query_scores
 from training.prepared import objects_by_concept
 from training.sam3.model import Predictions
 from training.scoring.instances import Crop, Matching, iou_matrix, match
@@ -41,7 +41,7 @@ class Answer:
 def answers_of(predictions: Predictions, sizes: list[tuple[int, int]], decision: Decision) -> list[Answer]:
     """Of each prompt of a pack; `sizes` (height, width) of its picture."""
     scores, presences = concept_scores(predictions, decision), presence_of(predictions, decision)
-    queries = predictions.logits[-1].float().sigmoid() * presences.unsqueeze(1)
+    queries = query_scores(predictions, decision)
     found = []
     for place, (height, width) in enumerate(sizes):
         presence = float(presences[place])

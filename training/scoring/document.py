@@ -76,9 +76,10 @@ def instance_figures(found: Sequence[Row], external: Collection[str]) -> dict[st
             "ap": sets.average_precision(matchings),
             "ap50": sets.average_precision(matchings, sets.IOUS[:1]),
         }
+        predictions = sum(len(one.scores) for one in matchings)
         for name, statistic in statistics.items():
             figures[name] = whole(statistic, len(part))
-            figures[f"{name}_interval"] = interval(replicates(groups, statistic, dataset))
+            figures[f"{name}_interval"] = interval(replicates(groups, statistic, dataset, predictions))
         for name in ("truth", "predicted", "matched"):
             figures[name] = sum(getattr(one, name) for one in matchings)
         entry = document.setdefault(dataset, {"external": dataset in external, "concepts": {}})

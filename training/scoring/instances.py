@@ -1,9 +1,10 @@
 """Sets of instances: which prediction is which object, F1, panoptic quality, average precision.
 
-For one concept of one picture. Objects and predictions are matched one to one, the pair with the largest IoU first;
-a pair counts as a match from an IoU above 0.5 (F1, PQ) or from the threshold (AP). Empty cases: nothing there and
-nothing predicted adds nothing to any sum; predictions where nothing is are false, objects without a prediction are
-missed; where a dataset has neither objects nor predictions there is no figure (None).
+For one concept of one picture. Objects and predictions are matched one to one, the pair with the largest IoU
+first (AP: the prediction with the best score first); a pair counts as a match from an IoU above 0.5 (F1, PQ) or from
+the threshold (AP). Empty cases: nothing there and nothing predicted adds nothing to any sum; predictions where nothing
+is are false, objects without a prediction are missed; where a dataset has neither objects nor predictions there is no
+figure (None).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.statistics import Statistic
+from infra.statistics import Statistic, ratio
 
 Mask = NDArray[np.bool_]
 Values: TypeAlias = NDArray[np.float64]
@@ -94,7 +95,7 @@ def f1(found: Sequence[Matching]) -> Statistic:
 
     def statistic(weights: Values) -> Values:
         matched, truth, predicted = (weights @ counts).T
-        return _ratio(2 * matched, truth + predicted)
+        return ratio(2 * matched, truth + predicted)
 
     return statistic
 
@@ -105,7 +106,7 @@ def panoptic_quality(found: Sequence[Matching]) -> Statistic:
 
     def statistic(weights: Values) -> Values:
         iou, truth, predicted = (weights @ counts).T
-        return _ratio(2 * iou, truth + predicted)
+        return ratio(2 * iou, truth + predicted)
 
     return statistic
 
@@ -180,8 +181,3 @@ def _shared(one: Crop, other: Crop) -> int:
         each.mask[top - each.top : bottom - each.top, left - each.left : right - each.left] for each in (one, other)
     ]
     return int(np.count_nonzero(parts[0] & parts[1]))
-
-
-def _ratio(above: Values, below: Values) -> Values:
-    result: Values = np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
-    return result

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from infra.statistics import Statistic
+from infra.statistics import Statistic, ratio
 
 Values: TypeAlias = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ def auroc(scores: ArrayLike, present: ArrayLike) -> Statistic:
         negative = np.add.reduceat(np.where(there[order], 0.0, ordered), first, axis=1)
         below = np.cumsum(negative, axis=1) - negative
         pairs = positive.sum(axis=1) * negative.sum(axis=1)
-        return _ratio((positive * (below + negative / 2)).sum(axis=1), pairs)
+        return ratio((positive * (below + negative / 2)).sum(axis=1), pairs)
 
     return statistic
 
@@ -47,7 +47,7 @@ def share(of: ArrayLike, among: ArrayLike | None = None) -> Statistic:
     asked = np.ones_like(hit) if among is None else np.asarray(among, dtype=bool)
 
     def statistic(weights: Values) -> Values:
-        return _ratio(weights @ (hit & asked).astype(np.float64), weights @ asked.astype(np.float64))
+        return ratio(weights @ (hit & asked).astype(np.float64), weights @ asked.astype(np.float64))
 
     return statistic
 
@@ -60,11 +60,6 @@ def calibration_error(probability: ArrayLike, present: ArrayLike, bins: int = BI
     apart[np.arange(said.size), place] = said - was
 
     def statistic(weights: Values) -> Values:
-        return _ratio(np.abs(weights @ apart).sum(axis=1), weights.sum(axis=1))
+        return ratio(np.abs(weights @ apart).sum(axis=1), weights.sum(axis=1))
 
     return statistic
-
-
-def _ratio(above: Values, below: Values) -> Values:
-    result: Values = np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
-    return result

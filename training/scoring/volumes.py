@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from preprocessing import schema
 from preprocessing.schema import rle
-from preprocessing.schema.grid import spacing_zyx, to_original_grid
+from preprocessing.schema.grid import is_sheared, spacing_zyx, to_original_grid
 from training.decode import union_of
 from training.metrics import dice_iou
 from training.prepared import objects_by_concept
@@ -48,6 +48,7 @@ NO_CASE, NO_SPACING, THINNED, GRID = (
     "not all of its slices were asked",
     "its slices do not fill its grid",
 )
+SHEARED = "its original grid is sheared, as of a CT with a tilted gantry: its voxels are no boxes"
 _COLUMNS = ["case_id", "group_id", "modality", "split", "axis", "slice_index", "height", "width", "objects", "absent"]
 
 
@@ -136,6 +137,8 @@ def _refused(
         return NO_CASE
     if spacing_zyx(case_row) is None or not case_row["original_direction"]:
         return NO_SPACING
+    if is_sheared(case_row):
+        return SHEARED
     size = [int(value) for value in reversed(case_row["harmonized_size_xyz"])]
     count = size.pop("zyx".index(planes[0]["axis"]))
     if any([row["height"], row["width"]] != size or not 0 <= row["slice_index"] < count for row in planes):

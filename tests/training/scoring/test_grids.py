@@ -22,7 +22,7 @@ from preprocessing.harmonize import geometry
 from preprocessing.schema.grid import spacing_zyx, to_original_grid
 from tests.training.made_volumes import Case, counted, write_volumes
 from training.scoring.surface import nsd_hd95
-from training.scoring.volumes import NO_CASE, THINNED, measure_cases, said_of, volume_of
+from training.scoring.volumes import NO_CASE, SHEARED, THINNED, measure_cases, said_of, volume_of
 
 
 def case_row(image: sitk.Image, spacing_mm_zyx: tuple[float, float, float] | None = None) -> dict[str, Any]:
@@ -188,3 +188,14 @@ def test_an_answer_one_slice_off_is_one_slice_off_in_millimetres(tmp_path: Path)
     assert measure_cases(folder, "test", said_of(said[:-1]), ["c"], 2.0) == ([], [("c", THINNED)])
     back = volume_of({2: mask[2]}, "z", case_row(image))
     np.testing.assert_array_equal(back, mask[:, ::-1, ::-1])
+
+
+def test_a_tilted_gantry_is_not_measured_and_says_so(tmp_path: Path) -> None:
+    mask = np.zeros((6, 24, 40), dtype=bool)
+    mask[2, 5:15, 10:20] = True
+    folder = write_volumes(tmp_path, "Made", [Case("c", counted(6), {"liver": mask}, split="test")])
+    row = case_row(sitk.GetImageFromArray(np.zeros(mask.shape, dtype=np.uint8)))
+    tilt = float(np.deg2rad(15))
+    row["original_direction"] = [1, 0, 0, 0, 1, float(-np.sin(tilt)), 0, 0, float(np.cos(tilt))]
+    write_cases(folder, {"c": row})
+    assert measure_cases(folder, "test", said_of(said_by_truth(folder, "test")), ["c"], 2.0) == ([], [("c", SHEARED)])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from infra.errors import CaseError
 from preprocessing.readers import MAX_VOXELS, decoding, too_large
-from preprocessing.readers.detached import check_detached
+from preprocessing.readers.detached import image_io
 from preprocessing.readers.nifti_header import check_space, is_nifti_name, is_packed, read_nifti_header
 from preprocessing.readers.whole import check_nifti_whole, unpacked
 
@@ -60,12 +60,7 @@ def _judge(path: Path) -> None:
 
 def _read(path: Path, inside: Path | None, frame: int | None) -> sitk.Image:
     """Read `path`, or in its place `inside`, which is known to be whole. Errors name `path`."""
-    if not is_nifti_name(path):
-        check_detached(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(inside or path))
-    if is_nifti_name(path):
-        reader.SetImageIO("NiftiImageIO")  # else ITK asks every format that it knows
+    reader = _reader(path, inside)
     with decoding(path, "a volume"):
         reader.ReadImageInformation()
         size = [int(value) for value in reader.GetSize()]
@@ -83,12 +78,17 @@ def _read(path: Path, inside: Path | None, frame: int | None) -> sitk.Image:
     return image
 
 
+def _reader(path: Path, inside: Path | None = None) -> sitk.ImageFileReader:
+    """A reader of one format, told: else ITK asks every one that it knows, and some open what a file names."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(inside or path))
+    reader.SetImageIO("NiftiImageIO" if is_nifti_name(path) else image_io(path))
+    return reader
+
+
 def read_grid(path: Path) -> NDArray[Any]:
     """The values of a file of two or more axes, slowest axis first, whatever they mean. Raises CaseError."""
-    if not is_nifti_name(path):
-        check_detached(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader = _reader(path)
     with decoding(path, "a picture of the volume formats"):
         reader.ReadImageInformation()
         count = math.prod(int(value) for value in reader.GetSize()) * int(reader.GetNumberOfComponents())

@@ -52,14 +52,14 @@ class Keeper:
         return UUID(str(run.id))
 
     def _newest(self, client: Any, deployment: UUID, name: str) -> Any:
-        """The run of a flow in this workspace that began last, however it was started; None where none did."""
+        """The run of a flow in this workspace that began last and counts (`_counts`); None where there is none."""
         from prefect.client.schemas.objects import StateType
 
         from pipelines.flows.closing import runs_in
 
         states: list[StateType] = [one for one in StateType if one != StateType.SCHEDULED]
         runs: list[Any] = list(runs_in(client, str(self.place.root), states))
-        began = [run for run in runs if self._is(client, run, name)]
+        began = [run for run in runs if _counts(run) and self._is(client, run, name)]
         return max(began, key=lambda run: run.start_time or run.expected_start_time or run.created, default=None)
 
     def _is(self, client: Any, run: Any, name: str) -> bool:
@@ -68,11 +68,6 @@ class Keeper:
         return run.deployment_id is None and client.read_flow(run.flow_id).name == name
 
     def _take_up(self, client: Any, run: Any, deployment: UUID) -> list[str]:
-        from pipelines.flows.closing import FOUND_DEAD
-
-        by_hand = run.deployment_id is None
-        if by_hand and not str(run.state.message or "").startswith(FOUND_DEAD):
-            return []  # it ended by itself, as on Ctrl-C: whoever started it knows
         attempt = next((int(tag.removeprefix(_ATTEMPT)) for tag in run.tags if tag.startswith(_ATTEMPT)), 0)
         crashed_s = run.state.timestamp.timestamp()
         if run.id in self._given_up or time.time() - crashed_s > OLDEST_S:
@@ -89,6 +84,19 @@ class Keeper:
         new = self.start(client, name, why=why, key=key, tags=[f"{_ATTEMPT}{attempt + 1}", f"after:{run.id}"])
         client.update_flow_run(run.id, tags=[*before.tags, f"taken-up-by:{deployment}"])
         return [f"{run.name} {run.id} is taken up by {new}"]
+
+
+def _counts(run: Any) -> bool:
+    """Whether a run stands for its flow: one by hand that did not do the work says nothing of a served one before it.
+
+    Such a run was refused, as another works here, or failed, or was ended with Ctrl-C: whoever started it knows. One
+    that was found dead is taken up like a served one.
+    """
+    from pipelines.flows.closing import FOUND_DEAD
+
+    if run.deployment_id is not None or not run.state.is_final() or run.state.is_completed():
+        return True
+    return bool(run.state.is_crashed()) and str(run.state.message or "").startswith(FOUND_DEAD)
 
 
 def keep_until(stop: threading.Event, keeper: Keeper, every_s: float = EVERY_S) -> None:

@@ -46,18 +46,18 @@ def ask(
     cases: Sequence[str],
     models: Sequence[dict[str, Any]],
 ) -> Request:
-    """Append a request, or return the one that asked the same before. It is the caller who commits the file.
+    """Append a request, or return the one that asked for as much before. It is the caller who commits the file.
 
+    A later look may find fewer cases, as a copy has left the workspace since: nothing new is asked for then.
     `cases` are "dataset/case_id"; `models` are {"name", "version", "aliases", "uses"}; `data_version` is the newest
     one there is: only a later one can answer.
     """
     known = read_requests(place)
-    identity = digest_of([cause, key, sorted(cases)])[:16]
-    present = next((one for one in known if one["id"] == identity), None)
-    if present is not None:
-        return present
+    for one in known:
+        if (one["cause"], one["key"]) == (cause, key) and set(one["cases"]) >= set(cases):
+            return one
     request: Request = {
-        "id": identity,
+        "id": digest_of([cause, key, sorted(cases)])[:16],
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cause": cause,
         "key": key,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from infra.errors import ServiceError, UsageError
+from infra.errors import SegfoundryError, ServiceError, UsageError, causes
 from infra.settings import Settings
 from infra.storage import sha256_bytes
 from pipelines.keeper import Keeper, keep_until
@@ -57,7 +57,8 @@ def serve(place: Workspace, plan: Plan, say: Callable[[str], None]) -> None:
     """Serve until interrupted. `orchestration.prepare` comes before, and a server must be known.
 
     UsageError where another process serves the workspace, or a cron expression is none; ServiceError where the server
-    does not take the deployments at the start. A server that is gone later is waited for.
+    does not take the deployments at the start; what else goes wrong at the start is raised as it is. A server that is
+    gone later is waited for.
     """
     served = threading.Event()
     with _only_one(place.state), _loud(say):
@@ -69,12 +70,22 @@ def serve(place: Workspace, plan: Plan, say: Callable[[str], None]) -> None:
                 raise
             except Exception as error:
                 if not served.is_set():
+                    if isinstance(error, SegfoundryError) or not _of_the_server(error):
+                        raise
                     where = os.environ.get("PREFECT_API_URL", "")
                     msg = f"Prefect's server at {where} does not take the flows: {error}"
                     raise ServiceError(msg) from error
                 # the server was gone for longer than its client's patience
                 _LOG.warning("Prefect's runner ended: %s; it starts again in %d s", error, _RESTART_S)
                 time.sleep(_RESTART_S)
+
+
+def _of_the_server(error: Exception) -> bool:
+    """Whether an error came from Prefect, or from a server of it that cannot be reached."""
+    from httpx import HTTPError
+    from prefect.exceptions import PrefectException
+
+    return any(isinstance(one, HTTPError | PrefectException) for one in causes(error))
 
 
 def deployment_name(place: Workspace) -> str:

@@ -49,6 +49,8 @@ _NOT_SERVED = ("start.safetensors", "history.jsonl")
 _SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 # What reads files of users; what makes datasets stays behind.
 _NOT_READ = shutil.ignore_patterns("__pycache__", "*.pyc", "datasets", "phantoms", "export", "steps", "templates")
+_WEIGHTS = "model.safetensors"
+_NO_ARTIFACT = "No such artifact"  # MLflow puts together what failed into one text
 _OF_REGISTRY = ("__init__.py", "predictor.py", "reading.py", "answers.py")
 
 
@@ -221,15 +223,26 @@ def example_frame(example: Example) -> Any:
 def fetch_model(store: Any, version: Any, target: Path) -> Path:
     """Bring the files of a registered version (`registry.store.ModelVersion`) to `target`; return its data folder.
 
-    DataError where the weights are not those that were registered.
+    DataError where the weights are gone, or are not those that were registered.
     """
     from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
     source = store.client.get_model_version_download_uri(version.name, str(version.version))
-    with no_progress_bars():
-        folder = Path(download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=store.tracking_uri))
+    try:
+        with no_progress_bars():
+            folder = Path(
+                download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=store.tracking_uri)
+            )
+    except MlflowException as error:
+        # of a folder that is gone; a server that does not answer is for the caller to try again
+        if _NO_ARTIFACT not in str(error) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise _gone(version, "the model folder", source) from error
     data = data_folder(folder)
-    found = sha256_file(data / "model.safetensors")
+    if not (data / _WEIGHTS).is_file():
+        raise _gone(version, _WEIGHTS, source)
+    found = sha256_file(data / _WEIGHTS)
     if found != version.weights_sha256:
         msg = (
             f"{version.name} version {version.version}: expected weights {version.weights_sha256[:12]}, as registered, "
@@ -237,6 +250,14 @@ def fetch_model(store: Any, version: Any, target: Path) -> Path:
         )
         raise DataError(msg)
     return data
+
+
+def _gone(version: Any, what: str, source: str) -> DataError:
+    return DataError(
+        f"{version.name} version {version.version}: expected {what} in {source}, as registered, found none: it was "
+        "removed from MLflow's artifacts. Bring it back from a backup, or take another version (segfoundry model "
+        f"list); how to build it again: segfoundry audit model {version.name}/{version.version}"
+    )
 
 
 def data_folder(folder: Path) -> Path:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from infra.errors import CheckFailed, ServiceError, UsageError
-from infra.storage import read_json
 from pipelines.audits import case as cases
-from pipelines.audits import keys, purged
+from pipelines.audits import keys, local, purged
 from pipelines.audits.record import Record
-from pipelines.evaluations import EVALUATIONS, REVISIONS
 from pipelines.workspace import MODEL_NAME, Workspace
 from preprocessing.schema import CARD_FILE
 from preprocessing.withdrawn import read_tombstones
@@ -22,17 +18,16 @@ from registry.store import RegistryStore
 
 Document = dict[str, Any]
 PURGE = "purge"  # the ledger's action
-_OVERLAYS = "overlays.json"
 
 
 def plan(record: Record, store: RegistryStore, text: str) -> Document:
-    """What `carry_out` would delete: {"key", "cases", "objects", "versions", "by_hand", "reason"}.
+    """What `carry_out` would delete: {"key", "cases", "objects", "local", "versions", "by_hand", "reason"}.
 
     `objects` are {"dataset", "data_versions", "file", "md5", "bytes", "in"}: shards that hold the case, and pictures
     of it that an evaluation drew; `in` names the cache and remotes that have them (nothing: purged already).
-    `versions` are the {"data_version", "dataset"} that cannot be rebuilt afterwards. `by_hand` is what lies outside
-    of DVC. UsageError for a key that is unknown or was not withdrawn; CheckFailed where the newest data version
-    still holds it.
+    `local` is what this machine keeps beside them (`local.kept`). `versions` are the {"data_version", "dataset"} that
+    cannot be rebuilt afterwards. `by_hand` is what a person must look at. UsageError for a key that is unknown or was
+    not withdrawn; CheckFailed where the newest data version still holds it.
     """
     key = keys.find(record, text)
     found = cases.answer(record, store, key)
@@ -42,24 +37,24 @@ def plan(record: Record, store: RegistryStore, text: str) -> Document:
     where = record.objects.where(objects)
     sizes = {md5: path.stat().st_size for md5 in objects if (path := record.objects.path(md5)).is_file()}
     rows = [{**one, "md5": md5, "bytes": sizes.get(md5), "in": where[md5]} for md5, one in objects.items()]
-    names = {(one["dataset"], one["case_id"]) for one in found["places"]}
+    names = sorted({f"{one['dataset']}/{one['case_id']}" for one in found["places"]})
+    held = sorted({(one["data_version"], one["dataset"]) for one in found["places"]})
+    versions = [{"data_version": tag, "dataset": dataset} for tag, dataset in held]
     return {
         "key": key.shown,
-        "cases": sorted(f"{dataset}/{case}" for dataset, case in names),
+        "cases": names,
         "reason": "; ".join(sorted({one["reason"] for one in found["tombstones"]})),
         "objects": sorted(rows, key=lambda one: (one["dataset"], one["file"], one["md5"])),
-        "versions": [
-            {"data_version": tag, "dataset": dataset}
-            for tag, dataset in sorted({(one["data_version"], one["dataset"]) for one in found["places"]})
-        ],
-        "by_hand": [*closed, *_by_hand(found["models"])],
+        "local": local.kept(record.place, names, versions),
+        "versions": versions,
+        "by_hand": [*closed, *local.half_written(record.place), *_by_hand(record.place, found["models"])],
         "unread": found["unread"],
     }
 
 
 def carry_out(record: Record, store: RegistryStore, planned: Document, *, actor: str) -> Document:
     """Delete what `plan` listed; again after a kill goes on. Returns the plan with "removed" (objects by place) and
-    "prepared" (folders of decoded shards on this machine).
+    "removed_local" (how many of `local`).
 
     What was purged is written to git and the ledger before the first object goes, so that no version is found
     broken without a reason.
@@ -97,7 +92,7 @@ def carry_out(record: Record, store: RegistryStore, planned: Document, *, actor:
         for where in one["in"]:
             record.objects.remove(one["md5"], where)
             removed[where] = removed.get(where, 0) + 1
-    local = _remove_prepared(record, planned["cases"]) + _remove_copies(record.place, planned)
+    removed_local = local.remove(place, planned["local"], planned["cases"])
     left = {
         md5: there for md5, there in record.objects.where(one["md5"] for one in planned["objects"]).items() if there
     }
@@ -105,7 +100,8 @@ def carry_out(record: Record, store: RegistryStore, planned: Document, *, actor:
         md5, there = next(iter(left.items()))
         msg = f"purge: {len(left)} objects are still there, first {md5} in {', '.join(there)}. Run it again"
         raise CheckFailed(msg)
-    return {**planned, "removed": removed, "prepared": local, "changed": bool(removed or new or local)}
+    changed = bool(removed or new or removed_local)
+    return {**planned, "removed": removed, "removed_local": removed_local, "changed": changed}
 
 
 def _refuse(record: Record, key: keys.Key, found: Document) -> None:
@@ -128,46 +124,6 @@ def _refuse(record: Record, key: keys.Key, found: Document) -> None:
             f"shards. Build without it first: segfoundry data ingest {datasets} --workspace {record.place.root}"
         )
         raise CheckFailed(msg)
-
-
-def _remove_prepared(record: Record, names: Sequence[str]) -> int:
-    """Remove the arrays that training decoded from shards of these cases and keeps on this machine; return how many."""
-    count = 0
-    for index in (record.place.state / "train" / "prepared").glob("*/index.json"):
-        text = index.read_text(encoding="utf-8")
-        if any(f'"{name}/' in text or f'"{name}"' in text for name in names):
-            shutil.rmtree(index.parent)
-            count += 1
-    return count
-
-
-def _remove_copies(place: Workspace, planned: Document) -> int:
-    """Remove what `segfoundry evaluate --data` keeps on this machine: copies of the versions, pictures of the cases."""
-    for one in _drawn(place.evaluation):
-        if _case_of(one) in planned["cases"]:  # a hard link to the object that is gone from the cache
-            (place.evaluation / one["file"]).unlink(missing_ok=True)
-    gone = [place.state / REVISIONS / one["data_version"] / one["dataset"] for one in planned["versions"]]
-    for listed in (place.state / EVALUATIONS).glob("*/overlays.json"):
-        if {_case_of(one) for one in _drawn(listed.parent)} & set(planned["cases"]):
-            gone.append(listed.parent)
-    count = 0
-    for folder in gone:
-        if folder.is_symlink():  # to the live version, which has been built without the case
-            folder.unlink()
-        elif folder.is_dir():
-            shutil.rmtree(folder)
-            count += 1
-    return count
-
-
-def _drawn(evaluation: Path) -> list[Document]:
-    """The pictures that an evaluation folder holds."""
-    file = evaluation / _OVERLAYS
-    return list(read_json(file)) if file.is_file() else []
-
-
-def _case_of(overlay: Document) -> str:
-    return "/".join(str(overlay["sample_id"]).split("/")[:2])
 
 
 Found = tuple[str, Document]  # MD5, and what it is
@@ -195,14 +151,14 @@ def _pictures(record: Record, places: Sequence[Document], closed: list[str]) -> 
         seen.add(folder)
         try:
             files = record.objects.listing(folder)
-            drawn = json.loads(record.objects.fetched(files[_OVERLAYS]).read_bytes())
+            drawn = json.loads(record.objects.fetched(files[local.OVERLAYS]).read_bytes())
         except KeyError:  # it drew no pictures
             continue
         except ServiceError as error:
             closed.append(f"pictures of the evaluation of commit {commit[:12]}, whose list cannot be read: {error}")
             continue
         for one in drawn:
-            case = _case_of(one)
+            case = local.case_of(one)
             if case in names and one["file"] in files:
                 what = {"dataset": case.split("/")[0], "file": f"evaluation/{one['file']}", "data_versions": []}
                 yield files[one["file"]], what
@@ -217,10 +173,10 @@ def _merged(found: Sequence[Found]) -> dict[str, Document]:
     return objects
 
 
-def _by_hand(models: Sequence[Document]) -> list[str]:
-    """What DVC does not keep, and a person must look at."""
+def _by_hand(place: Workspace, models: Sequence[Document]) -> list[str]:
+    """What nothing here deletes, and a person must look at."""
     said = [
-        f"{one['model']} version {one['version']}: its report and overlays in MLflow may show the case"
+        f"{one['model']} version {one['version']}: {_report(place, one)} and overlays in MLflow may show the case"
         for one in models
         if one["split"] == "test"
     ]
@@ -229,5 +185,16 @@ def _by_hand(models: Sequence[Document]) -> list[str]:
         for one in models
         if one["split"] != "test"
     ]
-    elsewhere = "the raw files, reports, exports, backups, and clones of this workspace or of its remotes"
-    return [*dict.fromkeys(said), elsewhere]
+    elsewhere = (
+        "evaluations written with --out: nobody noted where; remove them",
+        "copies of shards at train.data_root and below SEGFOUNDRY_CACHE_DIR of each machine that trained from there",
+        "the raw files, exports, backups, and clones of this workspace or of its remotes",
+    )
+    return [*dict.fromkeys(said), *elsewhere]
+
+
+def _report(place: Workspace, model: Document) -> str:
+    """Where the report of a version is: its pictures are inside the page, so that it goes as a whole."""
+    page = place.reports / f"{model['version']}.html"
+    here = model["model"] == MODEL_NAME and page.is_file()
+    return f"its report ({page.relative_to(place.root).as_posix()} and in MLflow)" if here else "its report"

@@ -254,8 +254,9 @@ def purge(
 ) -> None:
     """Delete the old shards of a withdrawn case from DVC's cache and every remote, for good, after listing them.
 
-    Also cards and overlays that may show it. The old data versions are marked as purged and cannot be rebuilt; their
-    manifests stay, so that audits still answer. Example: `segfoundry audit purge BUSI/benign__1_`
+    Also cards and overlays that may show it, and what this machine keeps of it: pictures of evaluations, copies of old
+    data versions, decoded arrays. The old data versions are marked as purged and cannot be rebuilt; their manifests
+    and all figures stay, so that audits still answer. Example: `segfoundry audit purge BUSI/benign__1_`
     """
     place, store = _open(workspace)
     run_purge(place, store, key, yes=yes, dry_run=dry_run, actor=actor)
@@ -280,18 +281,20 @@ def run_purge(place: Any, store: Any, key: str, *, yes: bool, dry_run: bool, act
             ]
             for one in planned["objects"]
         ]
-        listed = table("To delete for good", ["file", "data versions", "bytes", "in", "MD5"], rows, right=("bytes",))
+        listed = [table("To delete for good", ["file", "data versions", "bytes", "in", "MD5"], rows, right=("bytes",))]
+        if planned["local"]:
+            here = [[one["path"], one["what"], _size(one["bytes"])] for one in planned["local"]]
+            listed.append(table("And on this machine", ["path", "what", "bytes"], here, right=("bytes",)))
         if dry_run:
-            show({**planned, "removed": {}, "changed": False}, listed, *_by_hand(planned))
+            show({**planned, "removed": {}, "removed_local": 0, "changed": False}, *listed, *_by_hand(planned))
             return
         if not yes:
             _ask(planned, listed)
         done = verb.carry_out(record, store, planned, actor=actor or default_actor())
-    removed = (
-        ", ".join(f"{count} from {where}" for where, count in done["removed"].items()) or "nothing was left to delete"
-    )
+    counts = [*done["removed"].items(), *([("this machine", gone)] if (gone := done["removed_local"]) else [])]
+    removed = ", ".join(f"{count} from {where}" for where, count in counts) or "nothing was left to delete"
     versions = ", ".join(f"{one['dataset']} of {one['data_version']}" for one in done["versions"])
-    show(done, listed, f"deleted: {removed}", f"can no longer be rebuilt: {versions}", *_by_hand(done))
+    show(done, *listed, f"deleted: {removed}", f"can no longer be rebuilt: {versions}", *_by_hand(done))
 
 
 def _by_hand(planned: dict[str, Any]) -> list[str]:
@@ -299,17 +302,22 @@ def _by_hand(planned: dict[str, Any]) -> list[str]:
     return [f"look at by hand: {one}" for one in [*closed, *planned["by_hand"]]]
 
 
-def _ask(planned: dict[str, Any], listed: Any) -> None:
+def _size(size: int | None) -> int | str:
+    return "gone already" if size is None else size
+
+
+def _ask(planned: dict[str, Any], listed: list[Any]) -> None:
     import sys
 
     from infra.errors import UsageError
     from pipelines.cli.output import as_json, logs
 
-    logs().print(listed)
+    logs().print(*listed)
     if as_json() or not sys.stdin.isatty():
         msg = f"purge of {planned['key']}: nobody is here to confirm. Give --yes to delete what is listed, or --dry-run"
         raise UsageError(msg)
-    typer.confirm(f"Delete these {len(planned['objects'])} objects for good?", abort=True, err=True)
+    here = f" and {len(planned['local'])} files and folders of this machine" if planned["local"] else ""
+    typer.confirm(f"Delete these {len(planned['objects'])} objects{here} for good?", abort=True, err=True)
 
 
 @app.command()

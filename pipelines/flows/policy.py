@@ -19,9 +19,18 @@ RETRIES = _SETTINGS.retries
 DELAYS_S = [_SETTINGS.retry_delay_s * 2**number for number in range(RETRIES)]
 
 # Known by name, so that neither MLflow nor SQLAlchemy is imported here. MLflow wraps what it could not reach.
-_LOST = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "MaxRetryError", "RemoteProtocolError", "TimeoutException")
+_LOST = (
+    "ConnectionError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "MaxRetryError",
+    "RemoteProtocolError",
+    "TimeoutException",
+    "ConnectError",  # httpx's, as the next: no OSErrors
+    "NetworkError",
+)
 _DATABASE = ("OperationalError", "InterfaceError")
-# OSErrors of a wrong path, and Prefect's word for a step that took too long: the same again would end the same
+# OSErrors of a wrong path, and Prefect's own for a step that took too long: the same again would end the same
 _FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError)
 _TOO_LONG = ("TaskRunTimeoutError", "FlowRunTimeoutError")
 
@@ -29,16 +38,14 @@ _TOO_LONG = ("TaskRunTimeoutError", "FlowRunTimeoutError")
 def can_pass(error: BaseException) -> bool:
     """Whether the same step may succeed when it is tried again.
 
-    Errors of our own say so by their class (`infra/errors.py`). Of others: the disk and the network (OSError), a
-    database that is gone or locked, and an MLflow error whose cause is a lost connection. A step that Prefect ended
-    because it took too long would take as long again.
+    Errors of our own say so by their class (`infra/errors.py`). Of others: the disk and the network (OSError, but not a
+    wrong path), a database that is gone or locked, and any error that came from one of these, as MLflow's do. A step
+    that Prefect ended because it took too long would take as long again.
     """
     if isinstance(error, SegfoundryError):
         return isinstance(error, ServiceError)
-    if _names(error) & {*_TOO_LONG}:
-        return False
     if isinstance(error, OSError):
-        return not isinstance(error, _FINAL)
+        return _heals(error)
     return any(_is_loss(one) for one in causes(error))
 
 
@@ -46,9 +53,13 @@ def _names(error: BaseException) -> set[str]:
     return {base.__name__ for base in type(error).__mro__}
 
 
+def _heals(error: OSError) -> bool:
+    return not isinstance(error, _FINAL) and not _names(error) & {*_TOO_LONG}
+
+
 def _is_loss(error: BaseException) -> bool:
     names = _names(error)
-    if names & {*_LOST, *_DATABASE} or isinstance(error, ConnectionError | TimeoutError):
+    if names & {*_LOST, *_DATABASE} or (isinstance(error, OSError) and _heals(error)):
         return True
     # what MLflow's REST client raises once its own retries are used up
     return "MlflowException" in names and any(f"{name}(" in str(error) for name in _LOST)

@@ -15,6 +15,7 @@ import pytest
 
 from infra import repository
 from infra.storage import read_json
+from pipelines.audits import local
 from preprocessing.schema import read_manifest
 from tests.e2e.conftest import Run, document, segfoundry
 
@@ -77,7 +78,10 @@ def test_a_withdrawn_case_leaves_the_live_shards_and_marks_the_models(demo: Run,
 
     done = document(segfoundry("audit", "purge", key, "--yes", *where))
     assert done["removed"]["cache"] == len(done["objects"]) > 0
-    assert done["prepared"] > 0  # what training had decoded
+    assert [one["what"] for one in done["local"]] == [local.DECODED] * done[
+        "removed_local"
+    ]  # what training had decoded
+    assert done["local"]
     model = document(segfoundry("audit", "model", "champion", *where))
     assert not model["rebuild"]["possible"]
     assert "must not" in model["rebuild"]["verdict"]

@@ -45,13 +45,14 @@ def test_another_name_is_refused_with_the_forms_there_are(text: str) -> None:
 def test_a_request_is_answered_by_the_first_model_of_a_later_data_version(tmp_path: Path) -> None:
     place = Workspace(tmp_path)
 
-    def ask() -> object:
+    def ask(*cases: str) -> object:
         return requests.ask(
             place, cause=requests.WITHDRAWN, key="d/c", reason="consent", actor="ann", data_version="data-v9",
-            cases=["d/c"], models=[],
+            cases=cases, models=[],
         )  # fmt: skip
 
-    assert ask() == ask()
+    assert ask("d/c", "e/copy") == ask("e/copy", "d/c")
+    assert ask("d/c") == ask("d/c", "e/copy")  # the copy is no longer in the workspace
     assert len(requests.read_requests(place)) == 1  # the same twice is one
     versions = [
         ModelVersion("m", number, "r", {"segfoundry.data_version": tag}, ())

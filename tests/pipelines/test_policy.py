@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import socket
+import ssl
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
@@ -33,14 +36,37 @@ def test_what_took_too_long_would_again_and_a_wrong_path_stays_wrong() -> None:
     assert policy.can_pass(TimeoutError("a socket"))
     missing = _raised(lambda: open("/nowhere/at/all"))  # noqa: SIM115
     assert not policy.can_pass(missing)
-    wrong = ValueError("the value is wrong")
-    wrong.__context__ = missing
-    assert policy.explained(wrong, "stage") is wrong
+    for final in (missing, late):
+        wrong = ValueError("the value is wrong")
+        wrong.__context__ = final
+        assert policy.explained(wrong, "stage") is wrong
 
 
 @pytest.mark.parametrize("error", [ServiceError("x"), OSError(errno.ENOSPC, "full"), ConnectionResetError("x")])
 def test_services_disks_and_networks_come_back(error: Exception) -> None:
     assert policy.can_pass(error)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        socket.gaierror(socket.EAI_AGAIN, "the name server does not answer"),
+        OSError(errno.ENETUNREACH, "no network"),
+        OSError(errno.EHOSTUNREACH, "no route"),
+        ssl.SSLError("the connection broke off"),
+        OSError(errno.ENOSPC, "full"),
+        OSError(errno.EIO, "the disk"),
+        httpx.ConnectError("refused"),
+        httpx.ReadError("broke off"),
+    ],
+    ids=repr,
+)
+def test_what_came_from_a_lost_network_or_disk_is_tried_again_whatever_wraps_it(lost: Exception) -> None:
+    wrapped = RuntimeError("a library's own error")
+    wrapped.__cause__ = lost
+    assert policy.can_pass(lost)
+    assert policy.can_pass(wrapped)
+    assert isinstance(policy.explained(wrapped, "stage"), ServiceError)
 
 
 def test_an_mlflow_server_that_is_gone_is_a_service_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from infra import repository
 from infra.errors import CheckFailed, ServiceError, UsageError
+from infra.storage import read_json, write_json
 from pipelines import requests
 from pipelines.audits import case, changes, keys, model, purge, purged, search
 from pipelines.audits.pages import case_page, data_page, ledger_page, model_page
@@ -220,6 +221,25 @@ def test_a_purge_takes_old_shards_from_cache_and_remote_and_leaves_the_answer_wh
     where = ["--workspace", str(root)]
     segfoundry("audit", "purge", f"{OPEN}/p1_0", "--yes", *where, code=2)  # was never withdrawn
     segfoundry("audit", "purge", f"{OPEN}/p0_0", *where, code=2)  # nobody is there to confirm
+    evaluation = place.state / "evaluations" / "m-1_data-v2_test"
+    (evaluation / "overlays").mkdir(parents=True)
+    drawn = [
+        {"file": f"overlays/00{number}.png", "sample_id": f"{OPEN}/{name}"}
+        for number, name in enumerate(["p0_0", "p2_0"])
+    ]
+    for one in drawn:
+        (evaluation / one["file"]).write_bytes(b"a picture")
+    write_json(evaluation / "overlays.json", drawn)
+    write_json(evaluation / "evaluation.json", {})
+    copy = place.state / "revisions" / "data-v2" / OPEN
+    (copy / "train").mkdir(parents=True)
+    (copy / "train" / "shard-00000.parquet").write_bytes(b"rows")
+    told = segfoundry("audit", "purge", f"{OPEN}/p0_0", "--dry-run", *where)
+    assert [one["path"] for one in told["local"]] == [
+        ".segfoundry/evaluations/m-1_data-v2_test/overlays/000.png",
+        f".segfoundry/revisions/data-v2/{OPEN}",
+    ]
+    assert any("--out" in one for one in told["by_hand"])
     with open_record(place) as record:
         planned = purge.plan(record, store, f"{OPEN}/p0_0")
         shards = [one for one in planned["objects"] if "shard-" in one["file"]]
@@ -230,6 +250,10 @@ def test_a_purge_takes_old_shards_from_cache_and_remote_and_leaves_the_answer_wh
         assert done["removed"] == {"cache": len(planned["objects"]), "far": len(planned["objects"])}
         for one in planned["objects"]:
             assert not record.objects.path(one["md5"]).exists()
+        assert done["removed_local"] == 2
+        assert not copy.exists()
+        assert sorted(path.name for path in evaluation.rglob("*.*")) == ["001.png", "evaluation.json", "overlays.json"]
+        assert read_json(evaluation / "overlays.json") == drawn[1:]
         again = purge.carry_out(record, store, purge.plan(record, store, f"{OPEN}/p0_0"), actor="ann")
         assert not again["changed"]
         with pytest.raises(ServiceError, match=r"purged on .* by ann.*cannot be rebuilt"):

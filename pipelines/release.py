@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from infra import repository
+from infra.dvc import DataVersion
 from infra.errors import CheckFailed, DataError, ServiceError, UsageError
 from infra.settings import load_settings
 from infra.storage import read_json
@@ -47,9 +48,12 @@ def open_store(workspace: Workspace) -> RegistryStore:
 def release(workspace: Workspace) -> Document:
     """Register, judge, promote and report what the workspace holds; returns the outcome document.
 
-    A gate that blocks is an outcome, not an error: `gate.verdict` says so and the champion stays.
+    A gate that blocks is an outcome, not an error: `gate.verdict` says so and the champion stays. For who holds the
+    run lock.
     """
     started = time.monotonic()
+    # The caller holds the run lock. A kill after the last ingest may have left its data untagged.
+    workspace.repo.tag_data_version()
     store = open_store(workspace)
     registered = register(workspace, store)
     gate = judge(workspace, store, registered.version)
@@ -86,15 +90,19 @@ def register(workspace: Workspace, store: RegistryStore) -> Registered:
 
 
 def judge(workspace: Workspace, store: RegistryStore, version: int | str) -> GateReport:
-    """The gate's verdict on a version. The champion keeps the verdict it was promoted with."""
-    params = workspace.params()
-    rules = params.gate.rules()
+    """The gate's verdict on a version. The champion keeps the verdict it was promoted with.
+
+    Data that is in no version yet is not tagged here: a run at work may have made half of it.
+    """
+    rules = workspace.params().gate.rules()
+    newest = workspace.repo.data_version()
     return judge_version(
         store,
         MODEL_NAME,
         version,
         rules,
-        current_data_version=workspace.repo.tag_data_version().tag,
+        current_data_version=newest.tag if newest else "",
+        data_changed=newest is None or newest.digest != workspace.repo.data_digest(),
         leakage=leakage(workspace, _made(workspace)) if rules["leakage_clean"] else None,
     )
 
@@ -123,7 +131,7 @@ def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> 
 
 def lineage(workspace: Workspace, store: RegistryStore) -> Lineage:
     """What made the candidate, and what it was measured on."""
-    version = workspace.repo.tag_data_version()
+    version = _data_version(workspace)
     train = read_json(workspace.candidate / "train.json")
     measured = read_json(workspace.evaluation / "evaluation.json").get("manifest_digests") or {}
     external = sorted(name for name in set(measured) - set(train["datasets"]) if (workspace.data / name).is_dir())
@@ -137,6 +145,19 @@ def lineage(workspace: Workspace, store: RegistryStore) -> Lineage:
         params=workspace.params().model_dump(mode="json"),
         parent=_parent(store, train),
     )
+
+
+def _data_version(workspace: Workspace) -> DataVersion:
+    """The newest data version, which must hold the data as it is. UsageError where it does not."""
+    newest = workspace.repo.data_version()
+    if newest is None or newest.digest != workspace.repo.data_digest():
+        since = f"has changed since {newest.tag} and is in no version" if newest else "is in no version yet"
+        msg = (
+            f"{workspace.root}: expected data that a version holds, found that it {since}. Where a run is at work, "
+            "wait for it; else: segfoundry data ingest, then train and evaluate again"
+        )
+        raise UsageError(msg)
+    return newest
 
 
 def _parent(store: RegistryStore, train: Document) -> str | None:
@@ -205,7 +226,7 @@ def document(workspace: Workspace, store: RegistryStore, registered: Registered,
         },
         "gate": gate.to_dict(),
         "waits_for_approval": gate.passed and gate.approval and CHAMPION not in chosen.aliases,
-        "data_version": workspace.repo.tag_data_version().tag,
+        "data_version": _data_version(workspace).tag,
     }
 
 

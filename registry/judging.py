@@ -19,11 +19,13 @@ def judge(
     rules: dict[str, Any],
     *,
     current_data_version: str,
+    data_changed: bool = False,
     leakage: dict[str, Any] | None = None,
 ) -> GateReport:
     """The gate's verdict on a version, against the champion of now; changes nothing.
 
-    The champion keeps the verdict it was promoted with. `leakage` is what `preprocessing.leakage` found in the
+    The champion keeps the verdict it was promoted with. `data_changed` says that the data is another than that of
+    `current_data_version`, and in no version yet. `leakage` is what `preprocessing.leakage` found in the
     current data.
     """
     chosen = store.resolve(name, version)
@@ -39,7 +41,11 @@ def judge(
         evaluation,
         against,
         rules,
-        lineage={**store.lineage_of(name, chosen.version), "current_data_version": current_data_version},
+        lineage={
+            **store.lineage_of(name, chosen.version),
+            "current_data_version": current_data_version,
+            "data_changed": data_changed,
+        },
         comparison=_compared(store, chosen, champion, evaluation, against or {}) if champion and asked else None,
         leakage=leakage,
     )

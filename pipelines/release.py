@@ -72,16 +72,20 @@ def release(workspace: Workspace) -> Document:
     return outcome
 
 
-def register(workspace: Workspace, store: RegistryStore) -> Registered:
-    """Register the candidate with everything that is known about it; the same candidate again changes nothing."""
-    for folder, verb in ((workspace.candidate / "train.json", "train"), (workspace.evaluation, "evaluate")):
+def register(workspace: Workspace, store: RegistryStore, evaluation: Path | None = None) -> Registered:
+    """Register the candidate with everything that is known about it; the same candidate again changes nothing.
+
+    `evaluation` is another evaluation folder of the candidate than the stage's, e.g. one against the champion.
+    """
+    measured = evaluation or workspace.evaluation
+    for folder, verb in ((workspace.candidate / "train.json", "train"), (measured / "evaluation.json", "evaluate")):
         if not folder.exists():
             msg = f"{folder}: expected the candidate and its evaluation, found none. Run: segfoundry {verb}"
             raise UsageError(msg)
     return store.register(
         workspace.candidate,
-        workspace.evaluation,
-        lineage(workspace, store),
+        measured,
+        lineage(workspace, store, measured),
         read_json(workspace.candidate / "train.json"),
         model_name=MODEL_NAME,
         example=example(workspace),
@@ -129,15 +133,15 @@ def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> 
     return done.changed
 
 
-def lineage(workspace: Workspace, store: RegistryStore) -> Lineage:
+def lineage(workspace: Workspace, store: RegistryStore, evaluation: Path) -> Lineage:
     """What made the candidate, and what it was measured on."""
     version = _data_version(workspace)
     train = read_json(workspace.candidate / "train.json")
-    measured = read_json(workspace.evaluation / "evaluation.json").get("manifest_digests") or {}
+    measured = read_json(evaluation / "evaluation.json").get("manifest_digests") or {}
     external = sorted(name for name in set(measured) - set(train["datasets"]) if (workspace.data / name).is_dir())
     return build_lineage(
         workspace.candidate,
-        workspace.evaluation,
+        evaluation,
         [describe_dataset(workspace.data / name) for name in [*train["datasets"], *external]],
         data_version=version.tag,
         data_commit=version.commit,

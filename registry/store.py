@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import DataError, ServiceError, UsageError
 from infra.storage import read_json, sha256_file, write_json
 from registry import tracking
+from registry.artifacts import read_json_artifact
 from registry.database import make_database
 from registry.environment import no_progress_bars, quiet_mlflow
 from registry.gate import GateReport
@@ -217,7 +218,7 @@ class RegistryStore:
         return sorted({str(one.name) for one in found})
 
     def evaluation_of(self, name: str, version_or_alias: str | int) -> dict[str, Any]:
-        """The `evaluation.json` that a version was registered with."""
+        """The `evaluation.json` that a version was registered with. ArtifactGone where it was deleted since."""
         value: dict[str, Any] = self.read_json_artifact(
             self.resolve(name, version_or_alias).run_id, "evaluation/evaluation.json"
         )
@@ -251,9 +252,8 @@ class RegistryStore:
         self.client.log_artifact(registered.run_id, str(report), "report")
 
     def read_json_artifact(self, run_id: str, path: str) -> Any:
-        """A JSON artifact of a run."""
-        with self.artifact(run_id, path) as found:
-            return read_json(found)
+        """A JSON artifact of a run; see `registry.artifacts.read_json_artifact`."""
+        return read_json_artifact(self, run_id, path)
 
     @contextlib.contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path]:

@@ -26,6 +26,7 @@ from infra.storage import digest_of, staged_folder, write_bytes, write_text
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 
 STATE_FOLDER = ".segfoundry"
+_DIGEST_LINE = "data digest: "  # of a tag's message
 INGEST_PREFIX = "ingest@"
 VERSIONED = [
     "dvc.yaml",
@@ -311,17 +312,31 @@ class DataRepo:
         }
         return digest_of(made)
 
-    def tag_data_version(self) -> DataVersion:
-        """Commit `dvc.lock` and its inputs and tag them `data-v<N>`; the newest tag where the data is the same."""
-        digest = self.data_digest()
+    def data_version(self) -> DataVersion | None:
+        """The newest data version, as it was tagged; None before the first. Changes nothing.
+
+        The data has changed since where `data_digest()` is another than its digest.
+        """
         tags = repository.data_tags(self.root)
-        if tags and f"data digest: {digest}" in repository.tag_message(self.root, tags[-1]):
-            commit = repository.git(self.root, "rev-list", "-n", "1", tags[-1])
-            return DataVersion(tags[-1], commit, digest, created=False)
+        if not tags:
+            return None
+        said = repository.tag_message(self.root, tags[-1]).partition(_DIGEST_LINE)[2].split()
+        commit = repository.git(self.root, "rev-list", "-n", "1", tags[-1])
+        return DataVersion(tags[-1], commit, said[0] if said else "", created=False)
+
+    def tag_data_version(self) -> DataVersion:
+        """Commit `dvc.lock` and its inputs and tag them `data-v<N>`; the newest tag where the data is the same.
+
+        For who holds the run lock: beside a run at work it would tag data of which half is made.
+        """
+        digest = self.data_digest()
+        newest = self.data_version()
+        if newest is not None and newest.digest == digest:
+            return newest
         tag = repository.next_tag(self.root)
         names = [name.removeprefix(INGEST_PREFIX) for name in self.plan() if name.startswith(INGEST_PREFIX)]
         commit = repository.commit_paths(self.root, VERSIONED, f"{tag}: {len(names)} datasets")
-        message = f"{tag}\n\ndata digest: {digest}\ndatasets: {', '.join(sorted(names))}"
+        message = f"{tag}\n\n{_DIGEST_LINE}{digest}\ndatasets: {', '.join(sorted(names))}"
         repository.git(self.root, "tag", "--annotate", tag, "--message", message, commit)
         return DataVersion(tag, commit, digest, created=True)
 

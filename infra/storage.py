@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -110,6 +111,15 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, value: Any) -> None:
     """Write `value` as sorted, indented JSON, so that equal values give equal bytes."""
     write_text(target, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def null_for_nan(value: Any) -> Any:
+    """A JSON value with None in place of NaN and infinities, which are no JSON."""
+    if isinstance(value, Mapping):
+        return {key: null_for_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [null_for_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> Any:

@@ -69,6 +69,7 @@ def make(workspace: Workspace, targets: Iterable[str]) -> list[str]:
         needed = repo.needed(targets)
         made: list[str] = []
         if not set(needed) & set(repo.changed()):
+            _version(workspace, needed)  # a killed run may have made the last of it
             return made
         with ray_session(workspace.state):
             for name in needed:
@@ -81,8 +82,14 @@ def make(workspace: Workspace, targets: Iterable[str]) -> list[str]:
                     stages.run_stage(workspace, name)
                 repo.commit_stage(name)
                 made.append(name)
+        _version(workspace, needed)
         if any(name.startswith(INGEST_PREFIX) for name in made):
-            repo.tag_data_version()
             pages.write_pages(workspace)
         repo.commit_state(f"made: {', '.join(made)}")
     return made
+
+
+def _version(workspace: Workspace, needed: Iterable[str]) -> None:
+    """Tag the data that these stages are or build on; nothing where it is the newest version already."""
+    if any(name.startswith(INGEST_PREFIX) for name in needed):
+        workspace.repo.tag_data_version()

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from infra import repository
+from infra.dvc import DataVersion
 from infra.errors import CheckFailed, DataError, ServiceError, UsageError
 from infra.settings import load_settings
 from infra.storage import read_json
@@ -47,9 +48,12 @@ def open_store(workspace: Workspace) -> RegistryStore:
 def release(workspace: Workspace) -> Document:
     """Register, judge, promote and report what the workspace holds; returns the outcome document.
 
-    A gate that blocks is an outcome, not an error: `gate.verdict` says so and the champion stays.
+    A gate that blocks is an outcome, not an error: `gate.verdict` says so and the champion stays. For who holds the
+    run lock.
     """
     started = time.monotonic()
+    # The caller holds the run lock. A kill after the last ingest may have left its data untagged.
+    workspace.repo.tag_data_version()
     store = open_store(workspace)
     registered = register(workspace, store)
     gate = judge(workspace, store, registered.version)
@@ -68,16 +72,20 @@ def release(workspace: Workspace) -> Document:
     return outcome
 
 
-def register(workspace: Workspace, store: RegistryStore) -> Registered:
-    """Register the candidate with everything that is known about it; the same candidate again changes nothing."""
-    for folder, verb in ((workspace.candidate / "train.json", "train"), (workspace.evaluation, "evaluate")):
+def register(workspace: Workspace, store: RegistryStore, evaluation: Path | None = None) -> Registered:
+    """Register the candidate with everything that is known about it; the same candidate again changes nothing.
+
+    `evaluation` is another evaluation folder of the candidate than the stage's, e.g. one against the champion.
+    """
+    measured = evaluation or workspace.evaluation
+    for folder, verb in ((workspace.candidate / "train.json", "train"), (measured / "evaluation.json", "evaluate")):
         if not folder.exists():
             msg = f"{folder}: expected the candidate and its evaluation, found none. Run: segfoundry {verb}"
             raise UsageError(msg)
     return store.register(
         workspace.candidate,
-        workspace.evaluation,
-        lineage(workspace, store),
+        measured,
+        lineage(workspace, store, measured),
         read_json(workspace.candidate / "train.json"),
         model_name=MODEL_NAME,
         example=example(workspace),
@@ -86,15 +94,19 @@ def register(workspace: Workspace, store: RegistryStore) -> Registered:
 
 
 def judge(workspace: Workspace, store: RegistryStore, version: int | str) -> GateReport:
-    """The gate's verdict on a version. The champion keeps the verdict it was promoted with."""
-    params = workspace.params()
-    rules = params.gate.rules()
+    """The gate's verdict on a version. The champion keeps the verdict it was promoted with.
+
+    Data that is in no version yet is not tagged here: a run at work may have made half of it.
+    """
+    rules = workspace.params().gate.rules()
+    newest = workspace.repo.data_version()
     return judge_version(
         store,
         MODEL_NAME,
         version,
         rules,
-        current_data_version=workspace.repo.tag_data_version().tag,
+        current_data_version=newest.tag if newest else "",
+        data_changed=newest is None or newest.digest != workspace.repo.data_digest(),
         leakage=leakage(workspace, _made(workspace)) if rules["leakage_clean"] else None,
     )
 
@@ -121,15 +133,15 @@ def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> 
     return done.changed
 
 
-def lineage(workspace: Workspace, store: RegistryStore) -> Lineage:
+def lineage(workspace: Workspace, store: RegistryStore, evaluation: Path) -> Lineage:
     """What made the candidate, and what it was measured on."""
-    version = workspace.repo.tag_data_version()
+    version = _data_version(workspace)
     train = read_json(workspace.candidate / "train.json")
-    measured = read_json(workspace.evaluation / "evaluation.json").get("manifest_digests") or {}
+    measured = read_json(evaluation / "evaluation.json").get("manifest_digests") or {}
     external = sorted(name for name in set(measured) - set(train["datasets"]) if (workspace.data / name).is_dir())
     return build_lineage(
         workspace.candidate,
-        workspace.evaluation,
+        evaluation,
         [describe_dataset(workspace.data / name) for name in [*train["datasets"], *external]],
         data_version=version.tag,
         data_commit=version.commit,
@@ -137,6 +149,19 @@ def lineage(workspace: Workspace, store: RegistryStore) -> Lineage:
         params=workspace.params().model_dump(mode="json"),
         parent=_parent(store, train),
     )
+
+
+def _data_version(workspace: Workspace) -> DataVersion:
+    """The newest data version, which must hold the data as it is. UsageError where it does not."""
+    newest = workspace.repo.data_version()
+    if newest is None or newest.digest != workspace.repo.data_digest():
+        since = f"has changed since {newest.tag} and is in no version" if newest else "is in no version yet"
+        msg = (
+            f"{workspace.root}: expected data that a version holds, found that it {since}. Where a run is at work, "
+            "wait for it; else: segfoundry data ingest, then train and evaluate again"
+        )
+        raise UsageError(msg)
+    return newest
 
 
 def _parent(store: RegistryStore, train: Document) -> str | None:
@@ -205,7 +230,7 @@ def document(workspace: Workspace, store: RegistryStore, registered: Registered,
         },
         "gate": gate.to_dict(),
         "waits_for_approval": gate.passed and gate.approval and CHAMPION not in chosen.aliases,
-        "data_version": workspace.repo.tag_data_version().tag,
+        "data_version": _data_version(workspace).tag,
     }
 
 

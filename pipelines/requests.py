@@ -86,9 +86,11 @@ def answered_by(request: Request, versions: Sequence[ModelVersion]) -> int | Non
 def learnt_from(request: Request, versions: Sequence[ModelVersion]) -> set[int]:
     """Versions that learnt from the cases of a request, and those that started from their weights.
 
-    A training that is to answer the request must not start from one of them.
+    A training that is to answer the request must not start from one of them. `versions` are of one model; another
+    model that the request names has numbers of its own.
     """
-    found = {int(one["version"]) for one in request["models"] if set(one["uses"]) - {_TESTED}}
+    asked = {one.name for one in versions}
+    found = {int(one["version"]) for one in request["models"] if one["name"] in asked and set(one["uses"]) - {_TESTED}}
     weights = {one.weights_sha256 for one in versions if one.version in found and one.weights_sha256}
     for one in sorted(versions, key=lambda each: each.version):  # a parent is older
         if one.version in found or one.tags.get(f"{TAG}start_sha256", "") in weights:

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.errors import ServiceError
+from registry.artifacts import ArtifactGone
 from registry.ledger import Entry
-from registry.lineage import TAG, licence_name
+from registry.lineage import TAG, licence_name, lineage_of_tags
 from registry.promote import DONE, PROMOTE, ROLLBACK
 from registry.store import ModelVersion, RegistryStore
 from registry.withdrawals import TESTED, WITHDRAWN_TAG
@@ -45,11 +46,15 @@ def rows_of_case(manifest: Path | BinaryIO, identifiers: tuple[str, ...]) -> pa.
 
 
 def audit_model(store: RegistryStore, name: str, version_or_alias: str | int) -> dict[str, Any]:
-    """Data, licences, code, parameters, parent, evaluation, gate and ledger rows of a version."""
+    """Data, licences, code, parameters, parent, evaluation, gate and ledger rows of a version.
+
+    "gone" has a sentence for each of its files that was deleted or damaged since; what its tags say stands in then.
+    """
     version = store.resolve(name, version_or_alias)
-    lineage = store.lineage_of(name, version.version)
-    evaluation = store.evaluation_of(name, version.version)
-    gate = store.gate_of(name, version.version)
+    gone: list[str] = []
+    lineage = _unless_gone(store.lineage_of, version, gone) or lineage_of_tags(version.tags)
+    evaluation = _unless_gone(store.evaluation_of, version, gone) or {}
+    gate = _unless_gone(store.gate_of, version, gone)
     history = [asdict(entry) for entry in store.ledger.entries(name) if entry.version == version.version]
     return {
         "model": name,
@@ -79,28 +84,42 @@ def audit_model(store: RegistryStore, name: str, version_or_alias: str | int) ->
         "steps": lineage.get("steps"),
         "weights_sha256": lineage["weights_sha256"],
         "parent": {"start_sha256": lineage["start_sha256"]},
-        "evaluation": {"digest": lineage["evaluation_digest"], "split": evaluation["split"], **evaluation["summary"]},
+        "evaluation": {
+            "digest": lineage["evaluation_digest"],
+            "split": evaluation.get("split"),
+            **evaluation.get("summary", {}),
+        },
         "gate": gate.to_dict() if gate else None,
         "ledger": history,
         "manifest_digests": dict(lineage.get("manifest_digests") or {}),
         "start_licences": lineage.get("start_licences") or [],
         "lora": lineage.get("lora"),
         "withdrawn": json.loads(version.tags.get(WITHDRAWN_TAG, "[]")),
+        "gone": gone,
     }
+
+
+def _unless_gone(read: Callable[[str, int], Any], version: ModelVersion, gone: list[str]) -> Any:
+    """What is read of a version; None where its file is gone, which is noted."""
+    try:
+        return read(version.name, version.version)
+    except ArtifactGone as error:
+        gone.append(str(error))
+        return None
 
 
 def audit_ledger(store: RegistryStore, head: str = "") -> dict[str, Any]:
     """Whether the chain holds, reaches every row that a version vouches for, and agrees with the aliases.
 
     `head` is the hash of a row noted down elsewhere ("head" of an earlier answer): without it, rows were cut off.
+    Asked about are the models that have ledger rows or our lineage; others in the same MLflow are their owners' affair.
     """
     check = store.ledger.verify(head)
     problems = [check.problem] if not check.ok else []
     entries = store.ledger.entries()
     hashes = {entry.position: entry.hash for entry in entries}
-    names = store.model_names()
     drift = []
-    for name in names:
+    for name in sorted({*store.our_models(), *(entry.model for entry in entries)}):
         for version in store.versions(name):
             position, _, expected = version.tags.get(f"{TAG}ledger", "").partition(":")
             if position and hashes.get(int(position)) != expected:
@@ -191,11 +210,9 @@ def models_that_saw(
 
 def measured_on(store: RegistryStore, version: ModelVersion) -> Mapping[str, str]:
     """Dataset -> manifest digest of what a version was evaluated on, external test sets too; empty where unknown."""
-    from mlflow.exceptions import MlflowException
-
     try:
         figures = store.evaluation_of(version.name, version.version)
-    except (MlflowException, OSError):  # its files were deleted: its tags tell what it was trained on
+    except ArtifactGone:  # its tags tell what it was trained on
         return {}
     found: Mapping[str, str] = figures.get("manifest_digests") or {}
     return found

@@ -156,6 +156,13 @@ def data_current(evidence: Evidence) -> RuleResult:
     used, current = lineage.get("data_version"), lineage.get("current_data_version") or lineage.get("data_version")
     if not used:
         return RuleResult(DATA_RULE, None, current, False, "The lineage names no data version: register with one.")
+    if lineage.get("data_changed"):
+        known = lineage.get("current_data_version")
+        text = (
+            f"The data {f'has changed since {known} and ' if known else ''}is in no version. Where a run is at work, "
+            "wait for it; else: segfoundry data ingest, and train again."
+        )
+        return RuleResult(DATA_RULE, used, current, False, text)
     if used != current:
         text = f"Trained on {used}; the current data version is {current}: train again."
         return RuleResult(DATA_RULE, used, current, False, text)

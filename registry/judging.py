@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from registry.artifacts import ArtifactGone
 from registry.comparison import compare, measured_together
-from registry.gate import GateReport, decide
+from registry.gate import GateReport, RuleResult, decide
 from registry.store import ModelVersion, RegistryStore
 
 _CHAMPION = "champion"
 _ROWS = "evaluation/evaluation.parquet"
+_AGAINST_CHAMPION = ("max_loss_per_dataset", "no_significant_loss")
 
 
 def judge(
@@ -19,11 +22,13 @@ def judge(
     rules: dict[str, Any],
     *,
     current_data_version: str,
+    data_changed: bool = False,
     leakage: dict[str, Any] | None = None,
 ) -> GateReport:
     """The gate's verdict on a version, against the champion of now; changes nothing.
 
-    The champion keeps the verdict it was promoted with. `leakage` is what `preprocessing.leakage` found in the
+    The champion keeps the verdict it was promoted with. `data_changed` says that the data is another than that of
+    `current_data_version`, and in no version yet. `leakage` is what `preprocessing.leakage` found in the
     current data.
     """
     chosen = store.resolve(name, version)
@@ -33,16 +38,55 @@ def judge(
             return kept
     evaluation = store.evaluation_of(name, chosen.version)
     champion = _other_champion(store, chosen)
-    against = store.evaluation_of(name, champion.version) if champion else None
-    asked = champion and "no_significant_loss" in rules
-    return decide(
+    against, unread = _of_champion(store, champion, evaluation)
+    asked = champion and not unread and "no_significant_loss" in rules
+    report = decide(
         evaluation,
         against,
         rules,
-        lineage={**store.lineage_of(name, chosen.version), "current_data_version": current_data_version},
+        lineage={
+            **store.lineage_of(name, chosen.version),
+            "current_data_version": current_data_version,
+            "data_changed": data_changed,
+        },
         comparison=_compared(store, chosen, champion, evaluation, against or {}) if champion and asked else None,
         leakage=leakage,
     )
+    return _blocked(report, unread) if unread and set(_AGAINST_CHAMPION) & set(rules) else report
+
+
+def _of_champion(
+    store: RegistryStore, champion: ModelVersion | None, evaluation: dict[str, Any]
+) -> tuple[dict[str, Any] | None, RuleResult | None]:
+    """The champion's evaluation, and the result that blocks where its file is gone.
+
+    One that measured candidate and champion in the same call (`segfoundry evaluate --against`) says what is needed.
+    """
+    if champion is None:
+        return None, None
+    try:
+        return store.evaluation_of(champion.name, champion.version), None
+    except ArtifactGone as error:
+        why = str(error)
+    measured = {
+        name: {**entry, "dice_text_after": entry.get("dice_text_champion")}
+        for name, entry in (evaluation.get("datasets") or {}).items()
+    }
+    found = {"weights_sha256": champion.weights_sha256, "manifest_digests": evaluation.get("manifest_digests")}
+    if measured_together(evaluation, champion.weights_sha256) is not None:
+        return {**found, "datasets": measured}, None
+    uri = f"models:/{champion.name}/{champion.version}"
+    text = (
+        f"The champion's evaluation cannot be read: {why}. Measure both again: segfoundry evaluate --model "
+        f"models/candidate --against {uri}, then segfoundry model register --evaluation FOLDER."
+    )
+    return found, RuleResult("champion_evaluation", None, None, False, text, f"version {champion.version}")
+
+
+def _blocked(report: GateReport, unread: RuleResult) -> GateReport:
+    """Rules that compare with the champion had nothing to compare with: one result says so in their place."""
+    kept = [rule for rule in report.rules if rule.name not in _AGAINST_CHAMPION]
+    return replace(report, verdict="block", rules=(*kept, unread))
 
 
 def _other_champion(store: RegistryStore, chosen: ModelVersion) -> ModelVersion | None:

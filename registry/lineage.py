@@ -168,6 +168,19 @@ def version_tags(lineage: Lineage, figures: dict[str, Any]) -> dict[str, str]:
     return tags
 
 
+def lineage_of_tags(tags: Mapping[str, str]) -> Lineage:
+    """What a version's tags still say of its lineage where its file is gone: no counts, seed or terms."""
+    said = {key.removeprefix(TAG): value for key, value in tags.items() if key.startswith(TAG)}
+    names = ("data_version", "data_commit", "code_commit", "weights_sha256", "start_sha256", "evaluation_digest")
+    manifests = {key.removeprefix("manifest."): one for key, one in said.items() if key.startswith("manifest.")}
+    return {
+        **{name: said.get(name, "") for name in names},
+        **{name: said.get(name, "unknown") for name in ("strictest_licence", "commercial_use", "redistribution")},
+        "manifest_digests": manifests,
+        "datasets": [{"dataset": name, "manifest_digest": digest} for name, digest in sorted(manifests.items())],
+    }
+
+
 def parent_name(parent: Mapping[str, Any]) -> str:
     """A parent in words: a registered version, else the file that training started from, else our own start."""
     if parent.get("version"):

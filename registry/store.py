@@ -7,7 +7,6 @@ that exists is whole. A run without one was cut off; the next call deletes it an
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import tempfile
@@ -18,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import DataError, ServiceError, UsageError
-from infra.storage import TEMPORARY_SUFFIX, read_json, sha256_file, write_json
+from infra.storage import read_json, sha256_file, write_json
 from registry import tracking
+from registry.artifacts import read_json_artifact
+from registry.database import make_database
 from registry.environment import no_progress_bars, quiet_mlflow
 from registry.gate import GateReport
 from registry.ledger import Ledger
@@ -97,7 +98,7 @@ class RegistryStore:
         from mlflow.exceptions import MlflowException
 
         try:
-            _make_database(self.tracking_uri)
+            make_database(self.tracking_uri)
             return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
         except MlflowException as error:
             msg = f"MLflow at {self.tracking_uri} cannot be opened: {error}; check the address"
@@ -172,8 +173,12 @@ class RegistryStore:
         aliases: dict[int, list[str]] = {}
         for alias, version in self.aliases(name).items():
             aliases.setdefault(version, []).append(alias)
-        found = tracking.all_pages(self.client.search_model_versions, f"name = '{_checked_name(name)}'")
-        versions = [_model_version(one, tuple(sorted(aliases.get(int(one.version), ())))) for one in found]
+        # A filter of MLflow's knows no escape: a name that could end its own quotes is picked out of all versions.
+        by_name = () if set(name) & set("'\\") else (f"name = '{name}'",)
+        found = tracking.all_pages(self.client.search_model_versions, *by_name)
+        versions = [
+            _model_version(one, tuple(sorted(aliases.get(int(one.version), ())))) for one in found if one.name == name
+        ]
         return sorted(versions, key=lambda one: one.version, reverse=True)
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -181,9 +186,9 @@ class RegistryStore:
         from mlflow.exceptions import MlflowException
 
         try:
-            model = self.client.get_registered_model(_checked_name(name))
+            model = self.client.get_registered_model(name)
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: no name at all
                 return {}
             raise
         return {alias: int(version) for alias, version in model.aliases.items()}
@@ -204,12 +209,16 @@ class RegistryStore:
         msg = f"model {name}: expected a version or an alias that exists ({known}), found {version_or_alias!r}"
         raise UsageError(msg)
 
-    def model_names(self) -> list[str]:
-        """Names of all registered models, not of the first page alone."""
-        return [str(one.name) for one in tracking.all_pages(self.client.search_registered_models)]
+    def our_models(self) -> list[str]:
+        """Names of the models that have a version with our lineage, sorted.
+
+        Other teams may keep theirs in the same MLflow: those are neither searched nor judged.
+        """
+        found = tracking.all_pages(self.client.search_model_versions, f"tags.`{TAG}weights_sha256` LIKE '%'")
+        return sorted({str(one.name) for one in found})
 
     def evaluation_of(self, name: str, version_or_alias: str | int) -> dict[str, Any]:
-        """The `evaluation.json` that a version was registered with."""
+        """The `evaluation.json` that a version was registered with. ArtifactGone where it was deleted since."""
         value: dict[str, Any] = self.read_json_artifact(
             self.resolve(name, version_or_alias).run_id, "evaluation/evaluation.json"
         )
@@ -243,9 +252,8 @@ class RegistryStore:
         self.client.log_artifact(registered.run_id, str(report), "report")
 
     def read_json_artifact(self, run_id: str, path: str) -> Any:
-        """A JSON artifact of a run."""
-        with self.artifact(run_id, path) as found:
-            return read_json(found)
+        """A JSON artifact of a run; see `registry.artifacts.read_json_artifact`."""
+        return read_json_artifact(self, run_id, path)
 
     @contextlib.contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path]:
@@ -332,44 +340,6 @@ class RegistryStore:
         if run.info.status != "FINISHED" or run.data.tags.get(COMPLETE) != "true":
             self.client.set_terminated(version.run_id, "FINISHED")
             self.client.set_tag(version.run_id, COMPLETE, "true")
-
-
-def _make_database(tracking_uri: str) -> None:
-    """Make a missing sqlite file under another name first: its hundred migrations are no transaction.
-
-    A kill among them would leave tables that fit no revision, which MLflow can neither open nor upgrade.
-    """
-    if not tracking_uri.startswith("sqlite:///") or ":memory:" in tracking_uri:
-        return
-    target = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        return
-    from mlflow.store.db import utils
-
-    with _alone_in(target.parent):
-        if target.exists():
-            return
-        building = target.with_name(f".{target.name}{TEMPORARY_SUFFIX}")
-        for leftover in target.parent.glob(f".{target.name}*{TEMPORARY_SUFFIX}*"):  # also sqlite's journal
-            leftover.unlink()
-        engine = utils.create_sqlalchemy_engine_with_retry(f"sqlite:///{building}")
-        try:
-            utils._initialize_tables(engine)
-        finally:
-            engine.dispose()
-        os.replace(building, target)
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    # A lock on the folder itself: it leaves no file behind and ends with its process.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _checked_name(name: str) -> str:

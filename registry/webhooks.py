@@ -19,7 +19,6 @@ import logging
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +29,7 @@ from registry.lineage import TAG
 from registry.store import RegistryStore
 
 NOTIFIED = "notified"
+BEGINS, REFUSED = "begins", "refused"  # what such a row can say in its details, beside that an event was taken
 _EVENTS = ("done", "block", "wait")  # rows after which aliases have moved
 _TIMEOUT_S = 5.0
 _LOG = logging.getLogger(__name__)
@@ -79,41 +79,52 @@ def signature(key: bytes, identity: str, timestamp: int, body: bytes) -> str:
 
 
 def send_pending(store: RegistryStore, name: str, webhook: Webhook | None) -> list[Entry]:
-    """Send what was not sent yet, in the ledger's order; returns the rows that say so.
+    """Send what was not sent yet, in the ledger's order; returns the rows that say what became of each event.
 
-    A ledger that never sent anything begins with its newest event. What cannot be delivered stops the rest, is
-    logged, and goes out with the next call: a promotion does not fail because somebody else's server is down.
+    A ledger that never sent anything begins with its newest event, and a row says so before the first attempt: an
+    old ledger is not told anew, and nothing that comes after is lost. What cannot be delivered stops the rest, is
+    logged, and goes out with the next call: a promotion does not fail because somebody else's server is down. What
+    the receiver refuses for good is noted as refused, and the next event goes out.
     """
     if webhook is None:
         return []
-    sent = []
-    for entry in _unsent(store.ledger.entries(name)):
+    told = []
+    for entry in _unsent(store, name, webhook):
         try:
             payload = _payload(store, entry)
         except UsageError as error:  # its version was deleted since: nobody can be told any more what it was
             _LOG.warning("webhook: event of ledger row %d is left out: %s", entry.position, error)
             continue
-        problem = _deliver(webhook, f"{entry.hash[:32]}", payload)
+        problem, final = _deliver(webhook, f"{entry.hash[:32]}", payload)
         if problem:
-            _LOG.warning(
-                "webhook to %s: event of ledger row %d not delivered: %s", webhook.host, entry.position, problem
-            )
+            said = "was refused and is not sent again" if final else "not delivered"
+            _LOG.warning("webhook to %s: event of ledger row %d %s: %s", webhook.host, entry.position, said, problem)
+        if problem and not final:
             break
-        details = {"row": entry.position, "row_hash": entry.hash, "to": webhook.host}
-        sent.append(
-            store.ledger.append(
-                NOTIFIED, model=name, version=entry.version, actor=entry.actor, reason="webhook", details=details
-            )
-        )
-    return sent
+        details: dict[str, Any] = {"row": entry.position, "row_hash": entry.hash, "to": webhook.host}
+        told.append(_note(store, entry, {**details, "status": REFUSED, "answer": problem} if problem else details))
+    return told
 
 
-def _unsent(entries: Sequence[Entry]) -> list[Entry]:
+def _unsent(store: RegistryStore, name: str, webhook: Webhook) -> list[Entry]:
+    """The events that nobody was told of yet, oldest first."""
+    entries = store.ledger.entries(name)
     events = [entry for entry in entries if entry.action in _EVENTS]
-    last = max((int(entry.details["row"]) for entry in entries if entry.action == NOTIFIED), default=None)
-    if last is None:
-        return events[-1:]
+    known = [entry.details for entry in entries if entry.action == NOTIFIED]
+    if not known and events:
+        before = events[-2].position if len(events) > 1 else 0
+        _note(store, events[-1], {"row": before, "to": webhook.host, "status": BEGINS})
+        # of two that begin at once the ledger's first counts
+        known = [entry.details for entry in store.ledger.entries(name) if entry.action == NOTIFIED]
+    # every row says up to which event all is done; that of a second beginner says nothing
+    last = max((int(one["row"]) for one in known[:1] + [o for o in known if o.get("status") != BEGINS]), default=0)
     return [entry for entry in events if entry.position > last]
+
+
+def _note(store: RegistryStore, entry: Entry, details: dict[str, Any]) -> Entry:
+    return store.ledger.append(
+        NOTIFIED, model=entry.model, version=entry.version, actor=entry.actor, reason="webhook", details=details
+    )
 
 
 def _payload(store: RegistryStore, entry: Entry) -> bytes:
@@ -146,15 +157,15 @@ def _intent_of(store: RegistryStore, entry: Entry) -> Entry:
     return next((one for one in store.ledger.entries(entry.model) if one.position == position), entry)
 
 
-def _deliver(webhook: Webhook, identity: str, body: bytes) -> str:
-    """Nothing when it was taken, else the last problem, without address and secret."""
-    problem = ""
+def _deliver(webhook: Webhook, identity: str, body: bytes) -> tuple[str, bool]:
+    """No problem when it was taken, else the last one, without address and secret, and whether it stays."""
+    problem, final = "", False
     for pause in (0.0, *webhook.pauses_s):
         time.sleep(pause)
         problem, final = _attempt(webhook, identity, body)
         if not problem or final:
             break
-    return problem
+    return problem, final
 
 
 def _attempt(webhook: Webhook, identity: str, body: bytes) -> tuple[str, bool]:

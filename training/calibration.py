@@ -70,9 +70,14 @@ def expected_calibration_error(
         present: (pairs,) bool.
         weights: (pairs,), all 1 by default.
         bins: number of bins of 0 to 1.
+
+    Returns:
+        NaN where a probability is no number.
     """
     said, was = np.asarray(probability, dtype=np.float64), np.asarray(present, dtype=np.float64)
     weight = np.ones_like(said) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not np.isfinite(said).all():
+        return float("nan")
     place = np.minimum((said * bins).astype(int), bins - 1)
     apart = np.bincount(place, weight * (said - was), bins)
     return float(np.abs(apart).sum() / weight.sum())

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from infra.compute import ray_map
 from infra.errors import UsageError
-from infra.storage import read_json, sha256_file, write_json
+from infra.storage import null_for_nan, read_json, sha256_file, write_json
 from preprocessing import schema
 from training.loaded import segmenter
 from training.spec import CONFIG, START, WEIGHTS
@@ -158,7 +158,7 @@ def run_evaluation(
     versions = {name: schema.read_dataset_file(data_root / name) for name in datasets}
     modalities = {name: version["modality"] for name, version in versions.items()}
     external = [name for name, version in versions.items() if version.get("evaluation_only")]
-    evaluation = {
+    evaluation: dict[str, Any] = {
         "schema": "2",
         "split": chosen.split,
         "manifest_digests": {name: version["manifest_digest"] for name, version in versions.items()},
@@ -181,6 +181,7 @@ def run_evaluation(
         "synonyms": document.synonym_figures(rows, external),
         "failures": document.failure_figures(rows),
     }
+    evaluation = null_for_nan(evaluation)
     with replaced_folder(out) as folder:
         pq.write_table(table_of(rows), folder / "evaluation.parquet", compression="zstd")
         pq.write_table(figures.group_table(rows, external), folder / "groups.parquet", compression="zstd")

@@ -38,7 +38,7 @@ ROWS_SCHEMA = pa.schema(
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """Mean, or None where there is nothing to measure."""
+    """Mean, or None where there is nothing to measure; NaN where a value is, and so in every mean of means."""
     return float(np.mean(values)) if len(values) else None
 
 

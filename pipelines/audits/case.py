@@ -59,9 +59,8 @@ def seen_by(store: RegistryStore, places: Sequence[Document]) -> list[Document]:
 
 
 def all_models(store: RegistryStore) -> list[ModelVersion]:
-    """Every version of every model of the registry."""
-    names = store.model_names()
-    return [version for name in sorted(names) for version in store.versions(name)]
+    """Every version of every model that has our lineage; another team's in the same MLflow has no data of ours."""
+    return [version for name in store.our_models() for version in store.versions(name)]
 
 
 def _shards_of_sample(record: Record, key: keys.Key) -> dict[str, list[str]]:

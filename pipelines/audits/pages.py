@@ -47,6 +47,7 @@ def model_page(found: Document, place: Workspace) -> Page:
             if found["unread"]
             else []
         ),
+        Section("Files of the version that are gone", columns=["what"], rows=[[one] for one in found["gone"]]),
         Section(
             "Can it be built again?",
             note=rebuild["verdict"],
@@ -83,7 +84,7 @@ def _model_facts(found: Document) -> list[tuple[str, Any]]:
         ("Steps, seed", f"{found['steps']}, {found['seed']}"),
         ("Strictest licence", found["strictest_licence"]),
         ("Commercial use / redistribution", f"{found['commercial_use']} / {found['redistribution']}"),
-        (f"Dice with text, before → after ({evaluation['split']})", figures),
+        (f"Dice with text, before → after ({evaluation['split'] or 'its evaluation is gone'})", figures),
         ("Evaluation, digest", evaluation["digest"]),
         ("MLflow run", found["run_id"]),
     ]

@@ -90,6 +90,7 @@ def model(
         f"gate: {found['gate']['verdict'] if found['gate'] else 'not judged'}",
         *([table("Withdrawn since", ["dataset", "case", "use", "why"], withdrawn)] if withdrawn else []),
         *[f"{one['dataset']}: {one['why']}" for one in found["unread"]],
+        *[f"gone: {one}" for one in found["gone"]],
         table("Can it be built again?", ["what", "there", "found", "what to do"], checks),
         found["rebuild"]["verdict"],
         f"{'build it again' if found['rebuild']['possible'] else 'what made it'}:\n{found['rebuild']['command']}",

@@ -121,7 +121,7 @@ def ingest(
         found_failure()
     keys = ["name", "cases_found", "cases_kept", "cases_quarantined", "samples", "objects"]
     shown = table("", keys, [[row.get(key) for key in keys] for row in rows], right=tuple(keys[1:]))
-    version = place.repo.tag_data_version().tag
+    version = history.data_versions(place)[-1]
     drifts = [history.drift_since_before(place, name, version) for name in roots if f"ingest@{name}" in made]
     said = [
         f"{one['dataset']} moved since {one['old']}: {', '.join(one['moved'])}"

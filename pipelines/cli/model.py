@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -61,7 +62,14 @@ def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
 
 
 @app.command()
-def register(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def register(
+    evaluation: Annotated[
+        Path | None,
+        typer.Option("--evaluation", metavar="DIR", help="Another evaluation of the candidate than the stage's."),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Register the workspace's candidate with its evaluation and lineage; the same candidate again changes nothing.
 
     Example: `segfoundry model register`
@@ -69,7 +77,7 @@ def register(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> 
     from pipelines import release
 
     place, store = _open(workspace)
-    done = release.register(place, store)
+    done = release.register(place, store, evaluation)
     said = "registered" if done.created else "was registered before"
     show(asdict(done), f"{done.name} version {done.version} {said}")
 

@@ -65,6 +65,7 @@ def test_stages_get_clean_one_by_one_and_a_changed_source_makes_its_followers_st
 def test_a_data_version_is_made_once_a_change(repo: DataRepo) -> None:
     for stage in STAGES:
         _make(repo, stage)
+    assert repo.data_version() is None
     first = repo.tag_data_version()
     assert (first.tag, first.created) == ("data-v1", True)
     assert repo.tag_data_version() == type(first)("data-v1", first.commit, first.digest, created=False)
@@ -72,6 +73,9 @@ def test_a_data_version_is_made_once_a_change(repo: DataRepo) -> None:
     repo.commit_state("model")
     assert repo.tag_data_version().tag == "data-v1"
     _make(repo, "ingest@aa", "2")
+    known = repo.data_version()  # asking tags nothing
+    assert known == type(first)("data-v1", first.commit, first.digest, created=False)
+    assert known.digest != repo.data_digest()
     assert repo.tag_data_version().tag == "data-v2"
     assert repository.git(repo.root, "status", "--porcelain") == ""
     assert repo.read_bytes_at("data/aa/file", "data-v1") == b"1"

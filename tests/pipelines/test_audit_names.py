@@ -63,6 +63,23 @@ def test_a_request_is_answered_by_the_first_model_of_a_later_data_version(tmp_pa
     assert requests.open_requests(place, versions) == []
 
 
+def test_version_3_of_another_model_is_not_version_3_of_ours(tmp_path: Path) -> None:
+    place = Workspace(tmp_path)
+    seen = [
+        {"name": "other", "version": 3, "aliases": [], "uses": ["trained on"]},
+        {"name": "ours", "version": 1, "aliases": [], "uses": ["trained on"]},
+    ]
+    request = requests.ask(
+        place, cause=requests.WITHDRAWN, key="d/c", reason="consent", actor="ann", data_version="data-v9",
+        cases=["d/c"], models=seen,
+    )  # fmt: skip
+    tags = {"segfoundry.data_version": "data-v10"}
+    ours = [ModelVersion("ours", number, "r", tags, ()) for number in (3, 2, 1)]
+    assert requests.learnt_from(request, ours) == {1}
+    assert requests.answered_by(request, [ours[0], ours[2]]) == 3
+    assert requests.learnt_from(request, [ModelVersion("other", 3, "r", tags, ())]) == {3}
+
+
 @pytest.mark.parametrize("module", [requests, purged])
 def test_a_torn_line_is_an_error_that_names_it(tmp_path: Path, module: object) -> None:
     place = Workspace(tmp_path)

@@ -9,9 +9,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 
 from infra.errors import UsageError
 from pipelines import evaluations
+from registry.gate import decide
 from tests.training.made import write_dataset
 from training.candidate import ENGINE
 from training.decision import Decision, decision_record
@@ -112,6 +114,29 @@ def test_two_models_in_one_call(made: Path) -> None:
               and row["prompt"] == "text" and not row["present"]]  # fmt: skip
     assert found["presence"]["false_alarm_rate"] == pytest.approx(sum(alarms) / len(alarms))
     assert all(math.isfinite(row["dice"]) for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", ["detr_decoder.presence_head.layer3.bias", "mask_decoder.semantic_projection.bias"])
+def test_answers_that_are_no_numbers_are_measured_written_as_null_and_blocked(
+    made: Path, tmp_path: Path, broken: str
+) -> None:
+    candidate = write_model(tmp_path / "candidate", 0)
+    weights = load_file(candidate / "model.safetensors")
+    weights[broken].fill_(math.nan)
+    save_weights(candidate / "model.safetensors", weights)
+    run_evaluation(
+        data_root=made / "data", datasets=["Alpha"], candidate=candidate, out=tmp_path / "evaluation",
+        params={"split": "test"}, spread=map)  # fmt: skip
+    text = (tmp_path / "evaluation" / "evaluation.json").read_text()
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    presence = found["presence"]
+    assert [presence[name] for name in ("auroc", "false_alarm_rate", "ece", "false_alarm_rate_interval")] == [None] * 4
+    assert found["summary"]["dice_text_after"] == 0
+    assert presence["models"]["before"]["false_alarm_rate"] is not None
+    rules = {"max_false_alarm_rate": 1.0, "max_score_absent": 1.0}
+    gate = decide(found, None, rules, lineage={"data_version": "data-v1", "manifest_digests": {}})
+    assert {"max_false_alarm_rate", "max_score_absent"} <= {rule.name for rule in gate.failures}
 
 
 @pytest.mark.slow

@@ -74,6 +74,9 @@ def make_world(folder: Path) -> World:
         )
     place = Workspace.existing(root)
     store = open_store(place)
+    store.client.create_registered_model("Mary's X-ray")  # another team's, in the same MLflow: nobody asks about it
+    store.client.create_model_version("Mary's X-ray", "file:///elsewhere")
+    store.client.set_registered_model_alias("Mary's X-ray", "champion", "1")
     register(place, store, folder / "one")
     return World(place, store, folder / "raw")
 

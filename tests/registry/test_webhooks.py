@@ -82,6 +82,11 @@ def release(store: RegistryStore, made: Light) -> None:
     promote(store, MODEL, version, gate=gate, actor="ann", reason="nightly")
 
 
+def statuses(store: RegistryStore) -> list[str]:
+    rows = [one.details for one in store.ledger.entries(MODEL) if one.action == "notified"]
+    return [one.get("status", "sent") for one in rows]
+
+
 def test_a_secret_that_is_none_is_told_before_anything_moves():
     with pytest.raises(UsageError, match="base64"):
         Webhook("http://127.0.0.1:1/x", "whsec_this is no base64!")
@@ -125,7 +130,7 @@ def test_every_move_is_told_with_what_made_the_version_and_a_signature_that_hold
         assert headers["webhook-signature"] == f"v1,{made}"
         assert abs(time.time() - int(headers["webhook-timestamp"])) < 60
     assert len({headers["webhook-id"] for headers, _ in receiver.requests}) == 4
-    assert [one.action for one in told.ledger.entries(MODEL)].count("notified") == 4
+    assert statuses(told) == ["begins", "sent", "sent", "sent", "sent"]
     assert told.ledger.verify().ok
 
 
@@ -142,6 +147,68 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again(told: RegistrySto
     release(told, Light("first"))
     assert len(receiver.requests) == 1
     assert told.aliases(MODEL) == {"champion": 1}
+    # it holds no other back, and the ledger says what became of it
+    release(told, Light("better", change={"BUSI": 0.02}))
+    assert [event["data"]["version"] for event in receiver.events] == [1, 2]
+    assert statuses(told) == ["begins", "refused", "sent"]
+    refused = next(one for one in told.ledger.entries(MODEL) if one.details.get("status") == "refused")
+    assert (refused.version, refused.details["answer"]) == (1, f"answer {code}")
+
+
+@pytest.mark.parametrize("code", [408, 425, 429, 503])
+def test_an_answer_that_may_change_keeps_the_order(told: RegistryStore, receiver: Receiver, code: int):
+    receiver.answers = [code] * 6  # three attempts of each release
+    release(told, Light("first"))
+    release(told, Light("better", change={"BUSI": 0.02}))
+    assert statuses(told) == ["begins"]
+    receiver.requests.clear()
+    reconcile(told, MODEL)
+    assert [event["data"]["version"] for event in receiver.events] == [1, 2]
+
+
+def test_a_receiver_that_is_down_from_the_start_hears_of_everything_in_order(told: RegistryStore, receiver: Receiver):
+    up = told.webhook
+    told.webhook = Webhook(f"http://127.0.0.1:{free_port()}/{TOKEN}", SECRET, pauses_s=(0.01,))
+    release(told, Light("first"))
+    with pytest.raises(CheckFailed):
+        release(told, Light("worse", change={"BUSI": -0.2}))
+    told.webhook = up
+    reconcile(told, MODEL)
+    assert [(event["type"], event["data"]["version"]) for event in receiver.events] == [
+        ("model.promote", 1),
+        ("model.block", 2),
+    ]
+    reconcile(told, MODEL)
+    assert len(receiver.requests) == 2
+    assert told.ledger.verify().ok
+
+
+def test_an_old_ledger_is_not_told_anew_to_a_receiver_that_is_set_later(told: RegistryStore, receiver: Receiver):
+    webhook, told.webhook = told.webhook, None
+    for number in range(3):
+        release(told, Light(f"m{number}", change={"BUSI": 0.01 * number}))
+    told.webhook = webhook
+    receiver.answers = [503] * 3
+    reconcile(told, MODEL)
+    receiver.requests.clear()
+    rollback(told, MODEL, actor="bob", reason="odd masks")
+    assert [(event["type"], event["data"]["version"]) for event in receiver.events] == [
+        ("model.promote", 3),
+        ("model.rollback", 2),
+    ]
+
+
+def test_of_two_that_begin_at_once_the_first_row_counts(told: RegistryStore, receiver: Receiver):
+    webhook, told.webhook = told.webhook, None
+    release(told, Light("first"))
+    release(told, Light("better", change={"BUSI": 0.02}))
+    events = [one for one in told.ledger.entries(MODEL) if one.action == "done"]
+    for before in (0, events[0].position):  # as two processes write them, of which the other saw one event more
+        details = {"row": before, "to": "x", "status": "begins"}
+        told.ledger.append("notified", model=MODEL, version=1, actor="ann", reason="webhook", details=details)
+    told.webhook = webhook
+    reconcile(told, MODEL)
+    assert [event["data"]["version"] for event in receiver.events] == [1, 2]
 
 
 def test_a_receiver_that_is_down_stops_no_promotion_and_hears_of_it_later(

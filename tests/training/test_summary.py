@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
+from infra.storage import null_for_nan
 from training.summary import summarise
 
 
@@ -33,3 +35,10 @@ def test_each_dataset_counts_once_and_external_sets_stand_apart() -> None:
     }  # fmt: skip
     assert found["datasets"]["nothing"]["dice_text_after"] is None
     assert "external" not in summarise(rows, {"large": "CT"})["summary"]
+
+
+def test_a_score_that_is_no_number_is_not_hidden_by_the_other_datasets() -> None:
+    rows = [_row(name, 0.0, present=False, score=score) for name, score in (("sound", 0.1), ("broken", math.nan))]
+    found = null_for_nan(summarise(rows, {"sound": "CT", "broken": "MR"}))
+    assert found["datasets"]["sound"]["score_absent"] == pytest.approx(0.1)
+    assert found["summary"]["score_absent"] is None

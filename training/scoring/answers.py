@@ -44,9 +44,11 @@ def answers_of(predictions: Predictions, sizes: list[tuple[int, int]], decision:
     queries = query_scores(predictions, decision)
     found = []
     for place, (height, width) in enumerate(sizes):
-        presence = float(presences[place])
+        score, presence = float(scores[place]), float(presences[place])
         mask = probability_map(predictions.semantic[place], height, width) > decision.mask_threshold
-        if presence < decision.presence_threshold:
+        if bool(torch.isnan(predictions.semantic[place]).any()):
+            score = presence = float("nan")  # the map is what is served: where it is no number, nothing was answered
+        if not presence >= decision.presence_threshold:  # also where it is NaN
             mask[:] = False
         logits = predictions.masks[place]
         sure = torch.nonzero(queries[place] > decision.instance_threshold).flatten()
@@ -56,7 +58,7 @@ def answers_of(predictions: Predictions, sizes: list[tuple[int, int]], decision:
             union |= part
         found.append(
             Answer(
-                float(scores[place]),
+                score,
                 presence,
                 mask,
                 union,

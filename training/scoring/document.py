@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -122,18 +123,22 @@ def _presence(rows: Sequence[Row], name: str) -> tuple[dict[str, Any], dict[str,
     absent = [not one for one in there]
     # where all is there, or nothing is known to be absent, being sure says nothing about calibration
     both = any(there) and any(absent)
+    # an answer that is no number marks nothing, which is no proof that it raises no false alarm
+    marked = [row["predicted_px"] > 0 if math.isfinite(row["presence"]) else math.nan for row in rows]
     statistics: dict[str, Statistic] = {
         "auroc": ranks.auroc(said, there),
-        "false_alarm_rate": ranks.share([row["predicted_px"] > 0 for row in rows], absent),
+        "false_alarm_rate": ranks.share(marked, absent),
         "ece": ranks.calibration_error(said, there),
     }
     groups = [row["group_id"] for row in rows]
     figures: dict[str, Any] = {}
     draws: dict[str, tuple[float, Values]] = {}
     for metric, statistic in statistics.items():
-        value = whole(statistic, len(rows)) if both or metric == "false_alarm_rate" else None
-        figures[metric], figures[f"{metric}_interval"] = value, None
-        if value is not None:
+        measured = any(absent) if metric == "false_alarm_rate" else both
+        figures[metric], figures[f"{metric}_interval"] = None, None
+        if measured:  # NaN for answers that are no numbers: then the mean over datasets is none either
+            value = float(statistic(np.ones((1, len(rows))))[0])
+            figures[metric] = value
             draws[metric] = (value, replicates(groups, statistic, name))
             figures[f"{metric}_interval"] = interval(draws[metric][1])
     counts = {"present_pairs": sum(there), "absent_pairs": sum(absent), "groups": len(set(groups))}

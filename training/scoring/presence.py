@@ -1,7 +1,8 @@
 """Whether a concept is there at all: ranking, false alarms, calibration. Statistics over weighted rows.
 
 Every function takes weights (draws, rows) and gives (draws,), NaN where there is nothing to measure: the form that
-`infra.statistics` draws intervals with. All weights 1 give the plain figure.
+`infra.statistics` draws intervals with. All weights 1 give the plain figure. Where a model's answer is no number, the
+figure is none, in every draw: leaving that row out would flatter the model.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ def auroc(scores: ArrayLike, present: ArrayLike) -> Statistic:
     """
     said, there = np.asarray(scores, dtype=np.float64), np.asarray(present, dtype=bool)
     order = np.argsort(said, kind="stable")
-    ranked = said[order]
+    known, ranked = np.isfinite(said).all(), said[order]
     first = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if ranked.size else np.zeros(0, dtype=np.int64)
 
     def statistic(weights: Values) -> Values:
-        if not said.size:
+        if not said.size or not known:
             return np.full(len(weights), np.nan)
         ordered = weights[:, order]
         positive = np.add.reduceat(np.where(there[order], ordered, 0.0), first, axis=1)
@@ -42,12 +43,15 @@ def auroc(scores: ArrayLike, present: ArrayLike) -> Statistic:
 
 
 def share(of: ArrayLike, among: ArrayLike | None = None) -> Statistic:
-    """Share of rows for which `of` holds, among those for which `among` does."""
-    hit = np.asarray(of, dtype=bool)
-    asked = np.ones_like(hit) if among is None else np.asarray(among, dtype=bool)
+    """Share of rows for which `of` holds (1 or True; NaN: nobody knows), among those for which `among` does."""
+    hit = np.asarray(of, dtype=np.float64)
+    asked = np.ones(hit.shape, dtype=bool) if among is None else np.asarray(among, dtype=bool)
+    known = np.isfinite(hit[asked]).all()
 
     def statistic(weights: Values) -> Values:
-        return ratio(weights @ (hit & asked).astype(np.float64), weights @ asked.astype(np.float64))
+        if not known:
+            return np.full(len(weights), np.nan)
+        return ratio(weights @ np.where(asked, hit, 0.0), weights @ asked.astype(np.float64))
 
     return statistic
 
@@ -55,11 +59,14 @@ def share(of: ArrayLike, among: ArrayLike | None = None) -> Statistic:
 def calibration_error(probability: ArrayLike, present: ArrayLike, bins: int = BINS) -> Statistic:
     """Expected calibration error over bins of equal width (`training.calibration`; Naeini et al. 2015, AAAI)."""
     said, was = np.asarray(probability, dtype=np.float64), np.asarray(present, dtype=np.float64)
-    place = np.minimum((said * bins).astype(int), bins - 1)
+    known = np.isfinite(said)
+    place = np.minimum((np.where(known, said, 0.0) * bins).astype(int), bins - 1)
     apart = np.zeros((said.size, bins))
     apart[np.arange(said.size), place] = said - was
 
     def statistic(weights: Values) -> Values:
+        if not known.all():
+            return np.full(len(weights), np.nan)
         return ratio(np.abs(weights @ apart).sum(axis=1), weights.sum(axis=1))
 
     return statistic

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 
 from infra.statistics import whole
+from infra.storage import null_for_nan
 from training.calibration import expected_calibration_error
+from training.scoring.document import presence_figures
 from training.scoring.presence import auroc, calibration_error, share
 
 
@@ -51,3 +57,35 @@ def test_calibration_is_that_of_training() -> None:
     # said 0.8, eight of ten: no error; said 0.8, none: 0.8
     assert whole(calibration_error([0.8] * 10, [True] * 8 + [False] * 2), 10) == pytest.approx(0, abs=1e-9)
     assert whole(calibration_error([0.8] * 10, [False] * 10), 10) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_an_answer_that_is_no_number_leaves_no_figure_in_any_draw(broken: float) -> None:
+    said, there = [0.9, broken, 0.2, 0.4], [True, False, False, True]
+    draws = np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 2.0, 1.0]])  # the second draws it not at all
+    for make in (auroc, calibration_error):
+        assert np.isnan(make(said, there)(draws)).all()
+    assert np.isnan(expected_calibration_error(said, there))
+
+
+def test_whether_an_unknown_answer_marks_something_matters_only_where_it_is_asked() -> None:
+    marked, absent = [1.0, np.nan, 0.0], [True, False, True]
+    assert whole(share(marked, absent), 3) == pytest.approx(1 / 2)
+    assert whole(share(marked), 3) is None
+
+
+def test_one_dataset_without_a_figure_leaves_none_for_the_mean_over_datasets() -> None:
+    def row(dataset: str, number: int, presence: float, present: bool) -> dict[str, Any]:
+        return {"dataset": dataset, "model": "after", "prompt": "text", "group_id": f"g{number}", "present": present,
+                "presence": presence, "predicted_px": 0}  # fmt: skip
+
+    rows = [row(dataset, number, 0.5, number % 2 == 0) for dataset in ("sound", "broken") for number in range(6)]
+    rows[-1]["presence"] = math.nan  # of something absent
+    found = null_for_nan(presence_figures(rows, external=[]))
+    assert found["datasets"]["sound"]["after"]["false_alarm_rate"] == 0
+    assert found["datasets"]["broken"]["after"]["false_alarm_rate"] is None
+    assert [found[name] for name in ("auroc", "false_alarm_rate", "ece", "ece_interval")] == [None] * 4
+    json.dumps(found, allow_nan=False)
+    # where nothing is absent there is nothing to measure, which takes nothing from the others
+    rows = [*rows[:6], *(row("all there", number, 0.5, True) for number in range(4))]
+    assert presence_figures(rows, external=[])["false_alarm_rate"] == 0

@@ -83,7 +83,11 @@ def _min_dice_text(evidence: Evidence, limit: float) -> list[RuleResult]:
 
 
 def _min_gain(evidence: Evidence, limit: float) -> list[RuleResult]:
-    summary = evidence.summary
+    summary, parent = evidence.summary, (evidence.lineage.get("parent") or {}).get("version")
+    if parent and evidence.champion is not None:
+        # from a model that is good already little is to be gained: the bar would be higher with every champion
+        text = f"Does not apply: training started from {parent}; the rules against the champion judge."
+        return [RuleResult("min_gain_over_start", None, limit, True, text)]
     for name in ("dice_text_after", "dice_text_before"):
         if number(summary.get(name)) is None:
             return [_missing("min_gain_over_start", limit, f"summary.{name}", summary.get(name))]

@@ -15,8 +15,10 @@ from infra.settings import load_settings
 from infra.storage import read_json
 from pipelines.gates import leakage
 from pipelines.workspace import MODEL_NAME, PROJECT, Workspace
-from preprocessing.schema import DATASET_FILE, MANIFEST_FILE, read_dataset_file
+from preprocessing.schema import DATASET_FILE, MANIFEST_FILE, QUARANTINE_FILE, read_dataset_file
 from preprocessing.schema.pixels import decode
+from preprocessing.withdrawn import REASON as WITHDRAWN
+from preprocessing.withdrawn import read_tombstones
 from registry.gate import GateReport
 from registry.judging import judge as judge_version
 from registry.ledger import default_actor
@@ -96,7 +98,24 @@ def judge(workspace: Workspace, store: RegistryStore, version: int | str) -> Gat
         rules,
         current_data_version=workspace.repo.tag_data_version().tag,
         leakage=leakage(workspace, _made(workspace)) if rules["leakage_clean"] else None,
+        withdrawn=withdrawn(workspace),
     )
+
+
+def withdrawn(workspace: Workspace) -> dict[str, set[str]]:
+    """Dataset -> the cases and groups that tombstones name or that builds kept out because of one.
+
+    A case that only shows what a withdrawn one shows has no tombstone of its own; its dataset's quarantine names it.
+    """
+    found: dict[str, set[str]] = {}
+    for stone in read_tombstones(workspace.tombstones):
+        found.setdefault(stone.dataset, set()).add(stone.identifier)
+    for name in _made(workspace) if found else []:
+        table = pq.read_table(
+            workspace.data / name / QUARANTINE_FILE, columns=["case_id"], filters=[("reason", "=", WITHDRAWN)]
+        )
+        found.setdefault(name, set()).update(table["case_id"].to_pylist())
+    return found
 
 
 def _made(workspace: Workspace) -> list[str]:

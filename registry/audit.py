@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.errors import ServiceError
-from registry.intents import CHAMPION, INTENTS, PREVIOUS, is_open
+from registry.intents import CHAMPION, INTENTS, PREVIOUS, is_open, standing
 from registry.lineage import TAG, licence_name
 from registry.store import ModelVersion, RegistryStore
 from registry.withdrawals import TESTED, WITHDRAWN_TAG
@@ -113,7 +113,8 @@ def audit_ledger(store: RegistryStore, head: str = "") -> dict[str, Any]:
         if newest and is_open(newest, entries):
             drift.append(f"model {name}: row {newest.position} was not carried out: run segfoundry model reconcile")
             continue
-        said, found = newest.details["targets"] if newest else {}, store.aliases(name)
+        found = store.aliases(name)
+        said = standing(store, name, newest, found)
         drift += [
             f"model {name}: the ledger says {alias} {said.get(alias)}, MLflow says {found.get(alias)}: set outside "
             "segfoundry; run segfoundry model reconcile with --restore or --adopt"

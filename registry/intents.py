@@ -7,7 +7,7 @@ ledger's database, which ends with the process that holds it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,14 @@ def targets_of(intent: Entry | None) -> Targets:
     return {alias: found.get(alias) for alias in ALIASES}
 
 
+def standing(store: RegistryStore, name: str, intent: Entry | None, aliases: Mapping[str, int]) -> Targets:
+    """What the aliases shall be, as far as it can be: a previous champion that was deleted in MLflow is none."""
+    said = targets_of(intent)
+    if said[PREVIOUS] != aliases.get(PREVIOUS) and said[PREVIOUS] not in known_versions(store, name):
+        said[PREVIOUS] = None
+    return said
+
+
 def repair(store: RegistryStore, name: str) -> list[Entry]:
     """Carry out what a crash left undone; return the done rows written."""
     entries = store.ledger.entries(name)
@@ -129,20 +137,19 @@ def identity(chosen: ModelVersion) -> dict[str, Any]:
 def apply(store: RegistryStore, name: str, targets: Targets) -> None:
     """Make the aliases what the targets say. `champion` first: it is what serves.
 
-    AliasesMoved where a version was deleted in MLflow.
+    AliasesMoved where the champion was deleted in MLflow.
     """
     present, known = store.aliases(name), known_versions(store, name)
     moves = {alias: targets.get(alias) for alias in ALIASES if targets.get(alias) != present.get(alias)}
-    if moves.get(CHALLENGER) not in (None, *known):  # deleted since: nobody waits any more
-        moves[CHALLENGER] = None
-    gone = sorted({wanted for wanted in moves.values() if wanted is not None} - known)
-    if gone:
+    if moves.get(CHAMPION) not in (None, *known):
         msg = (
-            f"model {name}: expected version {gone[0]}, which the ledger says an alias is of, found that it is not in "
-            "MLflow any more. To take the aliases as they are: segfoundry model reconcile --adopt --actor NAME "
+            f"model {name}: expected version {moves[CHAMPION]}, which the ledger says is champion, found that it "
+            "is not in MLflow any more. To take the aliases as they are: segfoundry model reconcile --adopt --actor NAME "
             "--reason WHY"
         )
         raise AliasesMoved(msg)
+    # deleted since: nobody waits any more, and there is nothing to go back to
+    moves |= {alias: None for alias, wanted in moves.items() if wanted not in (None, *known)}
     for alias, wanted in moves.items():
         if wanted is None and alias in present:
             store.client.delete_registered_model_alias(name, alias)

@@ -6,8 +6,6 @@ let a version serve that the ledger never said was champion.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from infra.errors import UsageError
 from registry.intents import (
     ADOPT,
@@ -24,7 +22,7 @@ from registry.intents import (
     known_versions,
     look,
     newest_intent,
-    targets_of,
+    standing,
     turn,
 )
 from registry.ledger import Entry
@@ -44,15 +42,14 @@ def check_aliases(store: RegistryStore, name: str) -> None:
 
 def refuse_moved(store: RegistryStore, name: str, present: Present) -> None:
     """AliasesMoved where the ledger says other ones than `present`, with both and what to do."""
-    said = targets_of(present.intent)
+    said = standing(store, name, present.intent, present.aliases)
     if not _moved(said, present):
         return
-    gone = sorted({wanted for wanted in _wanted(said) if wanted is not None} - known_versions(store, name))
     adopt = "take them as they are: segfoundry model reconcile --adopt --actor NAME --reason WHY"
     if present.intent is None:
         fix = f"{adopt[0].upper()}{adopt[1:]}"
-    elif gone:
-        fix = f"Version {', '.join(map(str, gone))} is not in MLflow any more; {adopt}"
+    elif said[CHAMPION] not in (None, *known_versions(store, name)):
+        fix = f"Version {said[CHAMPION]} is not in MLflow any more; {adopt}"
     else:
         fix = f"Put them back: segfoundry model reconcile --restore --reason WHY; or {adopt}"
     msg = (
@@ -71,7 +68,7 @@ def restore(store: RegistryStore, name: str, *, actor: str, reason: str) -> Entr
     _need_words(name, actor, reason)
     with turn(store, name):
         present = look(store, name)
-        said = targets_of(present.intent)
+        said = standing(store, name, present.intent, present.aliases)
         if present.intent is None:
             msg = (
                 f"model {name}: expected rows in the ledger to put the aliases back to, found none. To take them as "
@@ -95,7 +92,7 @@ def adopt(store: RegistryStore, name: str, *, actor: str, reason: str) -> Entry 
     _need_words(name, actor, reason)
     with turn(store, name):
         present = _look_despite_gone(store, name)
-        said = targets_of(present.intent)
+        said = standing(store, name, present.intent, present.aliases)
         if not _moved(said, present):
             return None
         champion = _ours(store, name, present.aliases.get(CHAMPION))
@@ -118,10 +115,6 @@ def _look_despite_gone(store: RegistryStore, name: str) -> Present:
 
 def _moved(said: Targets, present: Present) -> bool:
     return any(said[alias] != present.aliases.get(alias) for alias in _CHECKED)
-
-
-def _wanted(said: Targets) -> Sequence[int | None]:
-    return [said[alias] for alias in _CHECKED]
 
 
 def _shown(aliases: Targets | dict[str, int]) -> str:

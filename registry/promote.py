@@ -28,7 +28,7 @@ from registry.intents import (
     identity,
     look,
     repair,
-    targets_of,
+    standing,
     turn,
 )
 from registry.ledger import Entry
@@ -138,7 +138,7 @@ def rollback(
     """
     with turn(store, name):
         present = _settled(store, name)
-        said = targets_of(present.intent)
+        said = standing(store, name, present.intent, present.aliases)
         champion, previous = said[CHAMPION], said[PREVIOUS]
         if previous is None or champion is None:
             msg = f"model {name}: expected a previous champion to go back to, found none; promote a version by number"

@@ -143,9 +143,9 @@ def apply(store: RegistryStore, name: str, targets: Targets) -> None:
     moves = {alias: targets.get(alias) for alias in ALIASES if targets.get(alias) != present.get(alias)}
     if moves.get(CHAMPION) not in (None, *known):
         msg = (
-            f"model {name}: expected version {moves[CHAMPION]}, which the ledger says is champion, found that it "
-            "is not in MLflow any more. To take the aliases as they are: segfoundry model reconcile --adopt --actor NAME "
-            "--reason WHY"
+            f"model {name}: expected version {moves[CHAMPION]}, which the ledger says is champion, found that it is "
+            "not in MLflow any more. To take the aliases as they are: segfoundry model reconcile --adopt "
+            "--actor NAME --reason WHY"
         )
         raise AliasesMoved(msg)
     # deleted since: nobody waits any more, and there is nothing to go back to

@@ -164,6 +164,8 @@ class Gate(Section):
     min_dice: Minimums | None = None
     leakage_clean: bool = True
     licence: Literal["any", "commercial", "redistribution"] = "any"
+    # what the champion was measured for and no model is any more: "DATASET" or "DATASET/CONCEPT"
+    gone: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/\S.*)?$")]] = []
     approval: bool = False  # true: what passes waits for `segfoundry model promote --approve`
 
     def rules(self) -> dict[str, Any]:

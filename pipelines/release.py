@@ -16,15 +16,19 @@ from infra.settings import load_settings
 from infra.storage import read_json
 from pipelines.gates import leakage
 from pipelines.workspace import MODEL_NAME, PROJECT, Workspace
-from preprocessing.schema import DATASET_FILE, MANIFEST_FILE, read_dataset_file
+from preprocessing.schema import DATASET_FILE, MANIFEST_FILE, QUARANTINE_FILE, read_dataset_file
 from preprocessing.schema.pixels import decode
-from registry.gate import GateReport
+from preprocessing.withdrawn import REASON as WITHDRAWN
+from preprocessing.withdrawn import read_tombstones
+from registry.gate import GateReport, RuleResult
+from registry.intents import AliasesMoved
 from registry.judging import judge as judge_version
 from registry.ledger import default_actor
-from registry.lineage import Lineage, build_lineage, describe_dataset
+from registry.lineage import TAG, Lineage, build_lineage, describe_dataset
+from registry.moved import check_aliases
 from registry.packaging import Example
 from registry.predictor import coloured
-from registry.promote import CHAMPION, ApprovalNeeded, promote, reconcile, rolled_back
+from registry.promote import CHAMPION, ApprovalNeeded, promote, reconcile
 from registry.report import write_report
 from registry.store import Registered, RegistryStore
 from registry.webhooks import Webhook
@@ -48,22 +52,32 @@ def open_store(workspace: Workspace) -> RegistryStore:
 def release(workspace: Workspace) -> Document:
     """Register, judge, promote and report what the workspace holds; returns the outcome document.
 
-    A gate that blocks is an outcome, not an error: `gate.verdict` says so and the champion stays. For who holds the
-    run lock.
+    A gate that blocks is an outcome, not an error: `gate.verdict` says so and the champion stays. So is one that
+    passes and waits for a person, which "waits" tells, and so are aliases that somebody moved by hand: nothing is
+    judged against them, and the one rule of the gate's report says what to do. For who holds the run lock.
     """
     started = time.monotonic()
     # The caller holds the run lock. A kill after the last ingest may have left its data untagged.
     workspace.repo.tag_data_version()
     store = open_store(workspace)
     registered = register(workspace, store)
-    gate = judge(workspace, store, registered.version)
-    promotion = _promote(store, registered, gate)
+    known = store.resolve(registered.name, registered.version).tags.get(f"{TAG}gate_digest")
+    moved, promotion, waits = False, False, ""
+    try:
+        reconcile(store, registered.name)  # what a crash left, before the gate compares with a champion that is none
+        check_aliases(store, registered.name)
+        gate = judge(workspace, store, registered.version)
+        promotion, waits = _promote(store, registered, gate)
+    except AliasesMoved as error:
+        gate, moved = _not_judged(workspace, str(error)), True
     workspace.note_seconds("phase register and gate", time.monotonic() - started)
     started = time.monotonic()
-    outcome = document(workspace, store, registered, gate)
+    outcome = {**document(workspace, store, registered, gate), "waits_for_approval": bool(waits), "waits": waits}
     report = workspace.reports / f"{registered.version}.html"
     outcome["report"] = str(report)
-    if registered.created or promotion or not report.is_file():
+    # a report that says how a version was judged is not replaced by one that says that it cannot be now
+    judged_anew = not moved and gate.digest != known
+    if registered.created or promotion or judged_anew or not report.is_file():
         workspace.note_seconds("phase report", 0.0)
         _write_report(workspace, report, outcome, gate)
         store.log_report(registered, report)
@@ -108,7 +122,24 @@ def judge(workspace: Workspace, store: RegistryStore, version: int | str) -> Gat
         current_data_version=newest.tag if newest else "",
         data_changed=newest is None or newest.digest != workspace.repo.data_digest(),
         leakage=leakage(workspace, _made(workspace)) if rules["leakage_clean"] else None,
+        withdrawn=withdrawn(workspace),
     )
+
+
+def withdrawn(workspace: Workspace) -> dict[str, set[str]]:
+    """Dataset -> the cases and groups that tombstones name or that builds kept out because of one.
+
+    A case that only shows what a withdrawn one shows has no tombstone of its own; its dataset's quarantine names it.
+    """
+    found: dict[str, set[str]] = {}
+    for stone in read_tombstones(workspace.tombstones):
+        found.setdefault(stone.dataset, set()).add(stone.identifier)
+    for name in _made(workspace) if found else []:
+        table = pq.read_table(
+            workspace.data / name / QUARANTINE_FILE, columns=["case_id"], filters=[("reason", "=", WITHDRAWN)]
+        )
+        found.setdefault(name, set()).update(table["case_id"].to_pylist())
+    return found
 
 
 def _made(workspace: Workspace) -> list[str]:
@@ -116,21 +147,26 @@ def _made(workspace: Workspace) -> list[str]:
     return [name for name in workspace.params().datasets if (workspace.data / name / DATASET_FILE).is_file()]
 
 
-def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> bool:
-    if rolled_back(store, registered.name, registered.version):
-        # A person took this version back; running the same workspace again must not overrule them.
-        return False
+def _promote(store: RegistryStore, registered: Registered, gate: GateReport) -> tuple[bool, str]:
+    """Whether the version was made champion, and what it waits for where only a person can do that."""
     reason = "the candidate passed the gate" if gate.passed else "the gate blocks the candidate"
+    actor = default_actor()
     try:
-        done = promote(store, registered.name, registered.version, gate=gate, actor=default_actor(), reason=reason)
-    except ApprovalNeeded:
-        return False
+        done = promote(
+            store, registered.name, registered.version, gate=gate, actor=actor, reason=reason, unattended=True
+        )
+    except ApprovalNeeded as waits:
+        return False, str(waits)
     except CheckFailed:
         if gate.passed:  # then it was not the gate: another promotion came first
             raise
-        return False
-    reconcile(store, registered.name)
-    return done.changed
+        return False, ""
+    return done.changed, ""
+
+
+def _not_judged(workspace: Workspace, why: str) -> GateReport:
+    weights = str(read_json(workspace.candidate / "train.json")["weights_sha256"])
+    return GateReport("block", (RuleResult("aliases", None, None, False, why),), weights, None)
 
 
 def lineage(workspace: Workspace, store: RegistryStore, evaluation: Path) -> Lineage:
@@ -229,7 +265,6 @@ def document(workspace: Workspace, store: RegistryStore, registered: Registered,
             "alias": next((alias for alias in (CHAMPION, *chosen.aliases) if alias in chosen.aliases), ""),
         },
         "gate": gate.to_dict(),
-        "waits_for_approval": gate.passed and gate.approval and CHAMPION not in chosen.aliases,
         "data_version": _data_version(workspace).tag,
     }
 

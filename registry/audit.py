@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 
 from infra.errors import ServiceError
 from registry.artifacts import ArtifactGone
-from registry.ledger import Entry
+from registry.intents import CHAMPION, INTENTS, PREVIOUS, is_open, standing
 from registry.lineage import TAG, licence_name, lineage_of_tags
-from registry.promote import DONE, PROMOTE, ROLLBACK
 from registry.store import ModelVersion, RegistryStore
 from registry.withdrawals import TESTED, WITHDRAWN_TAG
 
@@ -127,17 +126,20 @@ def audit_ledger(store: RegistryStore, head: str = "") -> dict[str, Any]:
                     f"model {name} version {version.version} vouches for ledger row {position} with {expected[:12]}, "
                     f"found {hashes.get(int(position), 'no such row')[:12]}: rows were cut off or rewritten"
                 )
-        newest = next(
-            (one for one in reversed(entries) if one.model == name and one.action in (PROMOTE, ROLLBACK)), None
-        )
+        newest = next((one for one in reversed(entries) if one.model == name and one.action in INTENTS), None)
         if newest and "targets" not in newest.details:
             continue  # its row was damaged, which the chain has told already
-        said = newest.details["targets"]["champion"] if newest else None
-        found = store.aliases(name).get("champion")
-        if newest and not _is_done(newest, entries):
+        if newest and is_open(newest, entries):
             drift.append(f"model {name}: row {newest.position} was not carried out: run segfoundry model reconcile")
-        elif said != found:
-            drift.append(f"model {name}: the ledger says champion {said}, MLflow says {found}: set outside segfoundry")
+            continue
+        found = store.aliases(name)
+        said = standing(store, name, newest, found)
+        drift += [
+            f"model {name}: the ledger says {alias} {said.get(alias)}, MLflow says {found.get(alias)}: set outside "
+            "segfoundry; run segfoundry model reconcile with --restore or --adopt"
+            for alias in (CHAMPION, PREVIOUS)
+            if said.get(alias) != found.get(alias)
+        ]
     return {
         "ok": not problems and not drift,
         "entries": check.entries,
@@ -146,10 +148,6 @@ def audit_ledger(store: RegistryStore, head: str = "") -> dict[str, Any]:
         "problems": problems,
         "drift": drift,
     }
-
-
-def _is_done(intent: Entry, entries: list[Entry]) -> bool:
-    return any(one.action == DONE and one.details.get("intent") == intent.position for one in entries)
 
 
 def audit_case(

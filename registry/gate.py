@@ -7,11 +7,12 @@ is in `registry.gate_rules` and in docs/registry.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from infra.errors import UsageError
 from infra.storage import digest_of
+from registry.coverage import Part, by_figures, still_measured
 from registry.gate_rules import DATA_RULE, LEVELS, LIMITS, RULES, Evidence, RuleResult, apply_rule, data_current, number
 
 __all__ = ["DATA_RULE", "RULES", "GateReport", "RuleResult", "decide"]
@@ -62,18 +63,28 @@ def decide(
     lineage: dict[str, Any],
     comparison: Sequence[dict[str, Any]] | None = None,
     leakage: dict[str, Any] | None = None,
+    coverage: Sequence[Part] | None = None,
+    champion_version: int | None = None,
 ) -> GateReport:
     """Judge an `evaluation.json` by the `gate` section of `params.yaml`.
 
     `champion_evaluation` is None where nothing has been promoted yet. `comparison` are paired differences against
     the champion (`registry.comparison`), `leakage` what `preprocessing.leakage` found in the current data; where a
-    rule asks for one that is not given, it blocks. Rules that the section does not name are not applied; that the
-    data version is current is always asked. Raises UsageError for a rule that does not exist or a limit that is
-    none.
+    rule asks for one that is not given, it blocks. `coverage` is what the champion was measured for
+    (`registry.coverage`); without it the names in the two evaluations tell. Rules that the section does not name are
+    not applied; that the data version is current, and that what the champion was measured for still is, is always
+    asked. Raises UsageError for a rule that does not exist or a limit that is none.
     """
     limits = _checked(rules)
     evidence = Evidence(evaluation, champion_evaluation, lineage, comparison, leakage)
     results = [data_current(evidence)]
+    if champion_evaluation is not None:
+        parts = by_figures(evaluation, champion_evaluation) if coverage is None else coverage
+        champion = "the champion" if champion_version is None else f"champion v{champion_version}"
+        rows, excused = still_measured(parts, limits.get("gone", ()), champion)
+        nothing_left = bool(parts) and {one.dataset for one in parts} <= excused
+        evidence = replace(evidence, excused=excused, nothing_left=nothing_left)
+        results += rows
     for name, limit in limits.items():
         results += apply_rule(name, limit, evidence)
     return GateReport(
@@ -109,6 +120,9 @@ def _expected(name: str, limit: Any) -> str:
         return "" if isinstance(limit, bool) else "true or false"
     if name == "licence":
         return "" if limit in LIMITS else f"one of {', '.join(LIMITS)}"
+    if name == "gone":
+        ok = isinstance(limit, (list, tuple)) and all(isinstance(one, str) and one.strip("/ ") for one in limit)
+        return "" if ok else "a list of datasets or DATASET/CONCEPT"
     if name == "min_dice":
         ok = isinstance(limit, dict) and set(limit) <= set(LEVELS)
         ok = ok and all(isinstance(one, dict) and None not in map(number, one.values()) for one in limit.values())

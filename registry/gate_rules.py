@@ -13,8 +13,9 @@ from preprocessing.schema.licences import licence_name
 # 0.30 - 0.25 is 0.04999… in floating point: a figure on the limit passes.
 _TOLERANCE = 1e-9
 
-DATA_RULE = "current_data_version"
+DATA_RULE, COVERAGE_RULE = "current_data_version", "still_measured"
 LEVELS = ("dataset", "modality", "concept")
+_NOTHING_LEFT = f"All that the champion was measured for is gone, each with its reason: see {COVERAGE_RULE}."
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Evidence:
     lineage: dict[str, Any]
     comparison: Sequence[dict[str, Any]] | None = None
     leakage: dict[str, Any] | None = None
+    excused: frozenset[str] = frozenset()  # datasets that are gone with a reason (`registry.coverage`)
+    nothing_left: bool = False  # of all that the champion was measured for; each part is gone with a reason
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -83,7 +86,11 @@ def _min_dice_text(evidence: Evidence, limit: float) -> list[RuleResult]:
 
 
 def _min_gain(evidence: Evidence, limit: float) -> list[RuleResult]:
-    summary = evidence.summary
+    summary, parent = evidence.summary, (evidence.lineage.get("parent") or {}).get("version")
+    if parent and evidence.champion is not None:
+        # from a model that is good already little is to be gained: the bar would be higher with every champion
+        text = f"Does not apply: training started from {parent}; the rules against the champion judge."
+        return [RuleResult("min_gain_over_start", None, limit, True, text)]
     for name in ("dice_text_after", "dice_text_before"):
         if number(summary.get(name)) is None:
             return [_missing("min_gain_over_start", limit, f"summary.{name}", summary.get(name))]
@@ -120,8 +127,10 @@ def _losses(evidence: Evidence, limit: float) -> list[RuleResult]:
     name, champion = "max_loss_per_dataset", evidence.champion
     if champion is None:
         return [RuleResult(name, None, limit, True, "There is no champion yet: nothing to lose against.")]
+    if evidence.nothing_left:
+        return [RuleResult(name, None, limit, True, _NOTHING_LEFT)]
     ours, theirs = evidence.evaluation.get("datasets") or {}, champion.get("datasets") or {}
-    shared = sorted(set(ours) & set(theirs))
+    shared = sorted(set(ours) & set(theirs) - evidence.excused)
     if not shared:
         text = "Candidate and champion were evaluated on no dataset in common: evaluate the champion on this data."
         return [RuleResult(name, None, limit, False, text)]
@@ -185,6 +194,8 @@ def _no_significant_loss(evidence: Evidence, limit: dict[str, Any]) -> list[Rule
         return [RuleResult(name, None, -tolerance, True, "There is no champion yet: nothing to lose against.")]
     levels = tuple(limit.get("levels", LEVELS))
     rows = [row for row in evidence.comparison or [] if row["level"] in levels]
+    if not rows and evidence.nothing_left:
+        return [RuleResult(name, None, -tolerance, True, _NOTHING_LEFT)]
     if not rows:
         text = (
             "Candidate and champion were compared on no pair of sample and concept: evaluate the champion on this "
@@ -302,4 +313,4 @@ _RULES: dict[str, Rule] = {
     "leakage_clean": _leakage,
     "licence": _licence,
 }
-RULES = (*_RULES, "approval")
+RULES = (*_RULES, "gone", "approval")

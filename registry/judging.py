@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from registry.artifacts import ArtifactGone
 from registry.comparison import compare, measured_together
+from registry.coverage import coverage
 from registry.gate import GateReport, RuleResult, decide
 from registry.store import ModelVersion, RegistryStore
 
@@ -24,12 +28,13 @@ def judge(
     current_data_version: str,
     data_changed: bool = False,
     leakage: dict[str, Any] | None = None,
+    withdrawn: Mapping[str, Collection[str]] | None = None,
 ) -> GateReport:
     """The gate's verdict on a version, against the champion of now; changes nothing.
 
     The champion keeps the verdict it was promoted with. `data_changed` says that the data is another than that of
-    `current_data_version`, and in no version yet. `leakage` is what `preprocessing.leakage` found in the
-    current data.
+    `current_data_version`, and in no version yet. `leakage` is what `preprocessing.leakage` found in the current
+    data; `withdrawn` the cases and groups by dataset that are under a tombstone.
     """
     chosen = store.resolve(name, version)
     if _CHAMPION in chosen.aliases:
@@ -39,18 +44,28 @@ def judge(
     evaluation = store.evaluation_of(name, chosen.version)
     champion = _other_champion(store, chosen)
     against, unread = _of_champion(store, champion, evaluation)
-    asked = champion and not unread and "no_significant_loss" in rules
+    lineage = {
+        **store.lineage_of(name, chosen.version),
+        "current_data_version": current_data_version,
+        "data_changed": data_changed,
+    }
+    if champion is None or against is None:
+        return decide(evaluation, None, rules, lineage=lineage, leakage=leakage)
+    together = measured_together(evaluation, champion.weights_sha256)
+    with _rows_of(store, chosen, champion) as rows:
+        compared: Sequence[dict[str, Any]] | None = together
+        if rows and together is None and not unread and "no_significant_loss" in rules:
+            compared = _compared(rows, evaluation, against)
+        covered = coverage(*rows, withdrawn or {}, together=together is not None) if rows else None
     report = decide(
         evaluation,
         against,
         rules,
-        lineage={
-            **store.lineage_of(name, chosen.version),
-            "current_data_version": current_data_version,
-            "data_changed": data_changed,
-        },
-        comparison=_compared(store, chosen, champion, evaluation, against or {}) if champion and asked else None,
+        lineage=lineage,
+        comparison=compared,
         leakage=leakage,
+        coverage=covered,
+        champion_version=champion.version,
     )
     return _blocked(report, unread) if unread and set(_AGAINST_CHAMPION) & set(rules) else report
 
@@ -94,28 +109,24 @@ def _other_champion(store: RegistryStore, chosen: ModelVersion) -> ModelVersion 
     return store.resolve(chosen.name, number) if number is not None else None
 
 
-def _compared(
-    store: RegistryStore,
-    chosen: ModelVersion,
-    champion: ModelVersion,
-    evaluation: dict[str, Any],
-    against: dict[str, Any],
-) -> list[dict[str, Any]] | None:
-    """Paired differences; None where one of the two has no rows to compare."""
-    together = measured_together(evaluation, champion.weights_sha256)
-    if together is not None:
-        return together
-    if not all(store.has_artifact(one.run_id, _ROWS) for one in (chosen, champion)):
-        return None
+@contextlib.contextmanager
+def _rows_of(
+    store: RegistryStore, candidate: ModelVersion, champion: ModelVersion
+) -> Iterator[tuple[Path, Path] | None]:
+    """Both `evaluation.parquet` for the block; None where one of the two has none."""
+    if not all(store.has_artifact(one.run_id, _ROWS) for one in (candidate, champion)):
+        yield None
+        return
+    with store.artifact(candidate.run_id, _ROWS) as ours, store.artifact(champion.run_id, _ROWS) as theirs:
+        yield ours, theirs
+
+
+def _compared(rows: tuple[Path, Path], evaluation: dict[str, Any], against: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    """Paired differences."""
     ours, theirs = evaluation.get("manifest_digests") or {}, against.get("manifest_digests") or {}
     datasets = evaluation.get("datasets") or {}
-    with (
-        store.artifact(chosen.run_id, _ROWS) as candidate_rows,
-        store.artifact(champion.run_id, _ROWS) as champion_rows,
-    ):
-        return compare(
-            candidate_rows,
-            champion_rows,
-            same_data=[name for name in ours if theirs.get(name) == ours[name]],
-            external=[name for name, entry in datasets.items() if entry.get("external")],
-        )
+    return compare(
+        *rows,
+        same_data=[name for name in ours if theirs.get(name) == ours[name]],
+        external=[name for name, entry in datasets.items() if entry.get("external")],
+    )

@@ -55,6 +55,7 @@ def show_outcome(outcome: dict[str, Any]) -> None:
         f"Gate: {gate['verdict']}. Model: {model['name']} version {model['version']} @{model['alias'] or '(none)'}"
     ]
     lines += [f"  blocks: {rule['explanation']}" for rule in gate["rules"] if not rule["ok"]]
+    lines += [f"  waits: {outcome['waits']}"] if outcome["waits"] else []
     lines.append(
         f"Data version: {outcome['data_version']}. Score on absent concepts: {_number(outcome['score_absent'])}"
     )

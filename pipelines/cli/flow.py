@@ -69,8 +69,13 @@ def run(
         if outcome["gate"]["verdict"] != "pass":
             found_failure()
         model = outcome["model"]
-        show(outcome, f"{model['name']} version {model['version']} @{model['alias'] or '(none)'}: "
-             f"gate {outcome['gate']['verdict']}")  # fmt: skip
+        show(
+            outcome,
+            f"{model['name']} version {model['version']} @{model['alias'] or '(none)'}: "
+            f"gate {outcome['gate']['verdict']}",
+            *(f"blocks: {rule['explanation']}" for rule in outcome["gate"]["rules"] if not rule["ok"]),
+            *([f"waits: {outcome['waits']}"] if outcome["waits"] else []),
+        )
 
 
 def _run(root: Any, name: str) -> dict[str, Any]:

@@ -109,16 +109,19 @@ def promote(
 ) -> None:
     """Make a version the champion, if the gate lets it; with `gate.approval` a person must approve as well.
 
-    Nobody can approve what the gate blocks: exit code 1. Name and reason stay in the ledger.
+    Nobody can approve what the gate blocks: exit code 1. Name and reason stay in the ledger. Exit code 2 while champion
+    or previous in MLflow are not what the ledger says: see `segfoundry model reconcile`.
     Example: `segfoundry model promote 3 --approve "Dr. Okafor" --reason "read 20 cases with the team"`
     """
     from pipelines import release
     from pipelines.workspace import MODEL_NAME
     from registry.ledger import default_actor
+    from registry.moved import check_aliases
     from registry.promote import Approval
     from registry.promote import promote as carry_out
 
     place, store = _open(workspace)
+    check_aliases(store, MODEL_NAME)  # the gate compares with the champion
     report = release.judge(place, store, version)
     approval = Approval(approve, reason) if approve else None
     who = actor or default_actor()
@@ -136,9 +139,10 @@ def rollback(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let the previous champion serve again.
+    """Let the previous champion, by the ledger, serve again.
 
-    Exit code 1 where there is none, or where it learnt from a case that was withdrawn since.
+    Exit code 1 where there is none, or where it learnt from a case that was withdrawn since; 2 while champion or
+    previous in MLflow are not what the ledger says.
     Example: `segfoundry model rollback --reason "worse on site B"`
     """
     from pipelines.workspace import MODEL_NAME
@@ -154,16 +158,41 @@ app.command("predict")(predict.predict)
 
 
 @app.command()
-def reconcile(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def reconcile(
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Put aliases that were set by hand back to what the ledger says.")
+    ] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Take the aliases as they are in MLflow: the ledger says so from now on.")
+    ] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why, with --restore or --adopt; kept in the ledger.")] = "",
+    actor: ActorOption = "",
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Carry out what a crash left undone between ledger and aliases; promote and rollback do it first as well.
 
-    Example: `segfoundry model reconcile`
+    With --restore or --adopt also settle what somebody set by hand in MLflow, which promote and rollback refuse to
+    build on; --reason is needed, and a row of the ledger keeps it. Adopting asks no gate.
+    Examples: `segfoundry model reconcile`, `segfoundry model reconcile --restore --reason "a slip in MLflow's page"`,
+    `segfoundry model reconcile --adopt --actor "Dr. Okafor" --reason "version 3 was wrong on site B"`
     """
+    from infra.errors import UsageError
     from pipelines.workspace import MODEL_NAME
+    from registry import moved
+    from registry.ledger import default_actor
     from registry.promote import reconcile as carry_out
 
+    if (restore and adopt) or bool(reason) != (restore or adopt):
+        msg = "model reconcile: expected one of --restore and --adopt with --reason WHY, or none of the three"
+        raise UsageError(msg)
     _, store = _open(workspace)
-    done = [asdict(entry) for entry in carry_out(store, MODEL_NAME)]
+    if restore or adopt:
+        settle = moved.restore if restore else moved.adopt
+        entry = settle(store, MODEL_NAME, actor=actor or default_actor(), reason=reason)
+        done = [asdict(entry)] if entry else []
+    else:
+        done = [asdict(entry) for entry in carry_out(store, MODEL_NAME)]
     said = [f"version {one['version']}: {one['details']['targets']}" for one in done]
     show({"reconciled": done}, *(said or ["nothing was left undone"]))
 

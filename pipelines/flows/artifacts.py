@@ -168,6 +168,7 @@ def released(place: Workspace, outcome: Document) -> None:
         f"Data version **{outcome['data_version']}**. Gate: **{gate['verdict']}**.\n",
         "| rule | | why |\n| --- | --- | --- |",
         *rules,
+        *([f"\n**Waits**: {outcome['waits']}"] if outcome["waits"] else []),
         f"\nReport: `{outcome['report']}`",
     ]
     create_markdown_artifact(key="model", markdown="\n".join(lines), description="What came out")

@@ -15,6 +15,8 @@ _RULE_TITLES = {
     "max_score_absent": "Score on absent concepts",
     "max_loss_per_dataset": "Loss against the champion",
     "current_data_version": "Data version is current",
+    "aliases": "Aliases are the ledger's",
+    "still_measured": "Measured as the champion was",
     "max_false_alarm_rate": "False alarms on absent concepts",
     "no_significant_loss": "No significant loss against the champion",
     "min_dice": "Least Dice",

@@ -13,7 +13,7 @@ from typing import Any
 import mlflow  # noqa: F401 - imported once, by the process that the others are forked from
 
 from infra.errors import CheckFailed
-from registry import promote as module
+from registry import intents as module
 from registry.gate import GateReport
 from registry.promote import promote
 from registry.store import RegistryStore
@@ -51,7 +51,7 @@ def _crash(url: str, artifacts: Path, name: str, version: int, gate: dict[str, A
 
     store = RegistryStore(url, artifacts)
     if where == CRASHES[0]:
-        module._apply = die  # type: ignore[assignment]
+        module.apply = die  # type: ignore[assignment]
     elif where == CRASHES[1]:
         set_alias, calls = store.client.set_registered_model_alias, []
 
@@ -63,5 +63,5 @@ def _crash(url: str, artifacts: Path, name: str, version: int, gate: dict[str, A
 
         store.client.set_registered_model_alias = second_dies
     else:
-        module._close = die  # type: ignore[assignment]
+        module.close = die  # type: ignore[assignment]
     promote(store, name, version, gate=GateReport.from_dict(gate), actor="ann", reason="killed")

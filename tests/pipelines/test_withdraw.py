@@ -14,7 +14,7 @@ import pytest
 from infra import repository
 from infra.errors import CheckFailed, ServiceError, UsageError
 from infra.storage import read_json, write_json
-from pipelines import requests
+from pipelines import release, requests
 from pipelines.audits import case, changes, keys, model, purge, purged, search
 from pipelines.audits.pages import case_page, data_page, ledger_page, model_page
 from pipelines.audits.record import Record, open_record
@@ -136,6 +136,14 @@ def test_a_withdrawn_case_its_flipped_twin_and_its_copy_elsewhere_leave_every_li
     assert {row["case_id"]: row["reason"] for row in refused} == dict.fromkeys(
         ("p0_0", "p8_0", "p9_0", "p9_1"), "withdrawn"
     )
+    # what the gate does not hold against a candidate that is not measured on it
+    asked = release.withdrawn(world.place)
+    assert asked[OPEN] == {"p0_0", "p8_0", "p9_0", "p9_1"}
+    closed = pq.read_table(root / "data" / CLOSED / "quarantine.parquet").to_pylist()
+    assert asked[CLOSED] == {
+        copy.partition("/")[2],
+        *(one["case_id"] for one in closed if one["reason"] == "withdrawn"),
+    }
     page = root.parent / "leakage.html"
     assert segfoundry("data", "leakage", "--html", str(page), *where)["ok"]
     assert "no crossing" in page.read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.storage import write_json
+from infra.storage import digest_of, write_json
 from registry.lineage import version_tags
 from registry.store import LINEAGE_FILE, RegistryStore, _ensure_registered_model
 from tests.registry import samples
@@ -43,7 +43,8 @@ def rows_of(figures: dict[str, Any], concepts: dict[str, float]) -> pa.Table:
     """`evaluation.parquet`: eight patients for each concept, around its Dice moved by `concepts`."""
     rows = [
         {"sample_id": f"{dataset}/{number}", "dataset": dataset, "modality": entry["modality"],
-         "group_id": f"{dataset}-g{number}", "concept": concept, "prompt": "text", "model": "after", "present": True,
+         "case_id": f"{dataset}-c{number}", "group_id": f"{dataset}-g{number}", "concept": concept,
+         "prompt": "text", "model": "after", "present": True,
          "dice": one["dice_text_after"] + concepts.get(concept, 0.0) + 0.01 * (number % 3 - 1)}
         for dataset, entry in figures["datasets"].items()
         for concept, one in entry["concepts"].items()
@@ -55,18 +56,29 @@ def rows_of(figures: dict[str, Any], concepts: dict[str, float]) -> pa.Table:
 
 @dataclass
 class Light:
-    """A candidate by its name; `change` moves datasets, `concepts` move concepts in the rows alone."""
+    """A candidate by its name; `change` moves datasets, `concepts` move concepts in the rows alone.
+
+    It was not measured on the datasets `without`; `renamed` gives concepts other names.
+    """
 
     name: str
     change: dict[str, float] = field(default_factory=dict)
     concepts: dict[str, float] = field(default_factory=dict)
     lineage_changes: dict[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    renamed: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, Any]:
         weights = hashlib.sha256(self.name.encode()).hexdigest()
         found = samples.evaluation(weights, "b" * 64, change=self.change)
+        for name in self.without:
+            del found["datasets"][name], found["manifest_digests"][name]
+        for dataset, entry in found["datasets"].items():
+            if self.renamed.keys() & entry["concepts"].keys():  # the names are in the manifest
+                found["manifest_digests"][dataset] = digest_of([dataset, self.renamed])
+            entry["concepts"] = {self.renamed.get(name, name): one for name, one in entry["concepts"].items()}
         return {**found, "presence": {"false_alarm_rate": 0.1}}
 
     @property

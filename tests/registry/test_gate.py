@@ -73,8 +73,8 @@ def test_a_dataset_that_the_champion_had_and_the_candidate_did_not_measure_block
 def test_nothing_in_common_with_the_champion_blocks():
     evaluation = figures()
     evaluation["datasets"] = {"other": evaluation["datasets"]["BUSI"]}
-    [failure] = judge(evaluation, figures()).failures
-    assert failure.name == "max_loss_per_dataset"
+    failures = judge(evaluation, figures()).failures
+    assert {failure.name for failure in failures} == {"max_loss_per_dataset", "still_measured"}
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,24 @@ def test_each_limit_blocks(figure: str, value: float, rule: str):
     evaluation = figures()
     evaluation["summary"][figure] = value
     assert rule in {failure.name for failure in judge(evaluation).failures}
+
+
+def test_a_start_from_a_registered_version_need_not_be_outdone_by_much_but_the_champion_must_not_be_lost_against():
+    evaluation = figures(BUSI=0.01)
+    evaluation["summary"]["dice_text_before"] = evaluation["summary"]["dice_text_after"] - 0.001
+    champion, ours, own = figures(), {"version": "segfoundry-demo/3"}, {"version": None}
+
+    [failure] = judge(evaluation, champion, parent=own).failures
+    assert failure.name == "min_gain_over_start"
+    report = judge(evaluation, champion, parent=ours)
+    assert report.passed
+    [row] = [rule for rule in report.rules if rule.name == "min_gain_over_start"]
+    assert row.value is None
+    assert "started from segfoundry-demo/3" in row.explanation
+    worse = {**evaluation, "datasets": figures(BUSI=-0.08)["datasets"]}
+    assert [rule.subject for rule in judge(worse, champion, parent=ours).failures] == ["BUSI"]
+    # without a champion nothing else would judge it
+    assert not judge(evaluation, parent=ours).passed
 
 
 def test_an_old_data_version_blocks_and_other_manifests_block():

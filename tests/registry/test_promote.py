@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from infra.errors import CheckFailed, UsageError
+from registry import intents
 from registry import promote as module
 from registry.audit import audit_ledger
 from registry.gate import GateReport
@@ -161,7 +162,7 @@ def test_a_crash_between_ledger_and_aliases_is_repaired_by_whoever_comes_next(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_apply", die)
+        patch.setattr(intents, "apply", die)
         with pytest.raises(Killed):
             _promote(store, better)
     assert store.aliases(MODEL) == {"champion": 1}
@@ -173,7 +174,7 @@ def test_a_crash_between_ledger_and_aliases_is_repaired_by_whoever_comes_next(
 
     # after the aliases, before the done row
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_close", die)
+        patch.setattr(intents, "close", die)
         with pytest.raises(Killed):
             rollback(store, MODEL, actor="bob", reason="back")
     assert store.aliases(MODEL)["champion"] == 1

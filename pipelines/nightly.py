@@ -79,7 +79,7 @@ def leakage(place: Workspace) -> list[str]:
     try:
         gates.refuse_leakage(place, names)
     except DataError as error:
-        return str(error).splitlines()
+        return str(error).split("\n")
     return []
 
 

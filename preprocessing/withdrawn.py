@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from infra.errors import DataError
-from infra.storage import write_text
+from infra.storage import read_lines, write_text
 
 TOMBSTONES_FILE = "withdrawn.jsonl"
 REASON = "withdrawn"  # of the row in quarantine
@@ -48,7 +48,7 @@ def read_tombstones(path: Path) -> list[Tombstone]:
     if not path.is_file():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             one = Tombstone(**json.loads(line))
             found.append(replace(one, pixels_sha256=tuple(one.pixels_sha256)))

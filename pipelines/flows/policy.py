@@ -29,14 +29,16 @@ _TOO_LONG = ("TaskRunTimeoutError", "FlowRunTimeoutError")
 def can_pass(error: BaseException) -> bool:
     """Whether the same step may succeed when it is tried again.
 
-    Errors of our own say so by their class (`infra/errors.py`). Of others: the disk and the network (OSError), a
-    database that is gone or locked, and an MLflow error whose cause is a lost connection. A step that Prefect ended
-    because it took too long would take as long again.
+    Errors of our own say so by their class (`infra/errors.py`). Of others: the disk and the network (OSError with a
+    number, or of a network's own class), a database that is gone or locked, and an MLflow error whose cause is a lost
+    connection. A step that Prefect ended because it took too long would take as long again.
     """
     if isinstance(error, SegfoundryError):
         return isinstance(error, ServiceError)
     if _names(error) & {*_TOO_LONG}:
         return False
+    if type(error) is OSError and error.errno is None:
+        return False  # not the system's word: pyarrow says so of bytes that are no Parquet file
     if isinstance(error, OSError):
         return not isinstance(error, _FINAL)
     return any(_is_loss(one) for one in causes(error))

@@ -81,13 +81,22 @@ def write_bytes(target: Path, payload: bytes) -> None:
         temporary.write_bytes(payload)
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file; only a line feed ends one.
+
+    `str.splitlines` ends one at U+0085, U+2028 and U+2029 too, which JSON leaves inside its strings as they are.
+    """
+    text = path.read_text(encoding="utf-8")
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def read_json_lines(path: Path, what: str, needed: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The objects of a file with one JSON object a line; none where there is no file.
 
     DataError that names the line which is none, or lacks a key of `needed`; `what` is what a line should be.
     """
     found: list[dict[str, Any]] = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = read_lines(path) if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
             one = json.loads(line)

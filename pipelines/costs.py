@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 from infra.dvc import INGEST_PREFIX
-from infra.storage import read_json, write_json
+from infra.storage import read_json, read_lines, write_json
 from pipelines.workspace import Workspace
 
 _FILE = "costs.json"
@@ -28,7 +28,7 @@ def _known(place: Workspace) -> dict[str, dict[str, Any]]:
 def source_bytes(place: Workspace, dataset: str) -> int:
     """Bytes of a dataset's raw files, by its inventory; 0 where there is none."""
     path = place.inventory(dataset)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = read_lines(path) if path.is_file() else []
     return sum(int(json.loads(line).get("bytes", 0)) for line in lines if line)
 
 

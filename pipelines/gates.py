@@ -11,8 +11,9 @@ from infra.errors import UsageError
 from infra.storage import digest_of, read_json, write_json
 from pipelines import events
 from pipelines.workspace import Workspace
-from preprocessing.schema import read_dataset_file
+from preprocessing.schema import QUARANTINE_FILE, read_dataset_file
 from preprocessing.schema.licences import LIMITS, why_left_out
+from preprocessing.withdrawn import withdrawn_in
 
 _LEAKAGE_FOLDER = "leakage"
 _LEAKAGE_FORMAT = 1
@@ -45,7 +46,8 @@ def refuse_leakage(workspace: Workspace, names: Sequence[str]) -> None:
 def for_training(workspace: Workspace, names: Sequence[str]) -> list[str]:
     """The datasets among `names` to train on, by `train.datasets` and `train.licence` of params.yaml.
 
-    Those left out are told as events. UsageError where an external test set is asked for by name, or none is left.
+    Those left out, also because nothing of them is left, are told as events. UsageError where an external test set
+    is asked for by name, or none is left.
     """
     train = workspace.params().train
     versions = {name: read_dataset_file(workspace.data / name) for name in names}
@@ -60,7 +62,7 @@ def for_training(workspace: Workspace, names: Sequence[str]) -> list[str]:
     chosen = []
     reasons = dict.fromkeys(external, "an external test set, kept for evaluation")
     for name in [name for name in train.datasets or names if name not in external]:
-        why = why_left_out(versions[name].get("licence"), train.licence)
+        why = why_left_out(versions[name].get("licence"), train.licence) or why_empty(workspace, name)
         if why is None:
             chosen.append(name)
         else:
@@ -72,6 +74,36 @@ def for_training(workspace: Workspace, names: Sequence[str]) -> list[str]:
         msg = f"nothing to train on: expected a dataset of params.yaml that may be trained on, found none. {left}"
         raise UsageError(msg)
     return chosen
+
+
+def for_evaluation(workspace: Workspace, names: Sequence[str]) -> list[str]:
+    """The datasets among `names` to measure on: without those of whose evaluated split withdrawals left nothing.
+
+    Those left out are told as events: the candidate is not held against a champion that was measured on what is gone.
+    """
+    split, chosen = workspace.params().evaluate.split, []
+    for name in names:
+        if why := why_empty(workspace, name, split):
+            events.emit("left_out", dataset=name, reason=why)
+        else:
+            chosen.append(name)
+    return chosen
+
+
+def why_empty(workspace: Workspace, name: str, split: str = "") -> str | None:
+    """Why a dataset version, or one split of it, has no samples; None where it has some.
+
+    None also for a split that is empty though nothing of the dataset was withdrawn: that is how it was divided.
+    """
+    version = read_dataset_file(workspace.data / name)
+    if version["splits"].get(split) if split else version["shards"]:
+        return None
+    withdrawn = len(withdrawn_in(workspace.data / name / QUARANTINE_FILE))
+    if version["shards"]:
+        return f"nothing of its {split} split is left: {withdrawn} cases were withdrawn" if withdrawn else None
+    counts = version["counts"]
+    aside = counts["cases_quarantined"] - withdrawn
+    return f"none of its {counts['cases_found']} cases is left: {withdrawn} were withdrawn, {aside} are in quarantine"
 
 
 def limited(

@@ -1,10 +1,12 @@
 """The nightly audit: does what the workspace and the registry hold still agree with what they say of themselves?
 
-Nothing is repaired here. Every check gives findings in words; `ok` is that there are none.
+Nothing is repaired here. Every check gives findings in words; `ok` is that there are none. A check that cannot be made
+is a finding too, and the others are made all the same.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,9 +16,10 @@ from typing import Any
 import psutil
 
 from infra.dvc import INGEST_PREFIX
-from infra.errors import DataError
+from infra.errors import DataError, ServiceError
 from infra.storage import TEMPORARY_SUFFIX, write_json
 from pipelines import gates, pages, verify
+from pipelines.flows.policy import can_pass
 from pipelines.release import open_store
 from pipelines.workspace import MODEL_NAME, Workspace
 from preprocessing.schema import read_dataset_file
@@ -26,12 +29,24 @@ from registry.orphans import orphans as registry_orphans
 Document = dict[str, Any]
 FOLDER = "audits"
 _KEEP = 30
+_LOG = logging.getLogger(__name__)
+
+
+class Unanswered(ServiceError):
+    """A service did not answer a check, so the audit deserves another try; `document` is what it found without it."""
+
+    def __init__(self, message: str, document: Document) -> None:
+        super().__init__(message)
+        self.document = document
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (*self.args, self.document))
 
 
 def audit(place: Workspace) -> Document:
     """Make all checks; `{"ok", "at", "workspace", "checks": {name: {"ok", "findings"}}}`.
 
-    It is also kept as `.segfoundry/audits/<at>.json`.
+    Raises Unanswered, with the document, where a check failed for something that may pass (`policy.can_pass`).
     """
     checks: dict[str, Callable[[Workspace], list[str]]] = {
         "shards": shards,
@@ -41,18 +56,34 @@ def audit(place: Workspace) -> Document:
         "orphans in the registry": registry,
     }
     at = datetime.now(UTC)
-    found = {name: check(place) for name, check in checks.items()}
+    found: dict[str, list[str]] = {}
+    passing: list[str] = []
+    for name, check in checks.items():
+        try:
+            found[name] = check(place)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other checks are made
+            _LOG.warning("audit: %s: %s", name, error, exc_info=error)
+            said = " ".join(str(error).split())[:500]
+            found[name] = [f"expected a check that can be made, found {type(error).__name__}: {said}"]
+            if can_pass(error):
+                passing.append(f"{name}: {said}")
     document = {
         "ok": not any(found.values()),
         "at": at.isoformat(timespec="seconds"),
         "workspace": str(place.root),
         "checks": {name: {"ok": not findings, "findings": findings} for name, findings in found.items()},
     }
-    folder = place.state / FOLDER
+    if passing:
+        raise Unanswered("; ".join(passing), document)
+    return document
+
+
+def keep(place: Workspace, document: Document) -> None:
+    """Keep an audit as `.segfoundry/audits/<at>.json`, and the newest thirty."""
+    folder, at = place.state / FOLDER, datetime.fromisoformat(document["at"])
     write_json(folder / f"{at:%Y%m%dT%H%M%S}.json", document)
     for old in sorted(folder.glob("*.json"))[:-_KEEP]:
         old.unlink()
-    return document
 
 
 def shards(place: Workspace) -> list[str]:
@@ -79,7 +110,7 @@ def leakage(place: Workspace) -> list[str]:
     try:
         gates.refuse_leakage(place, names)
     except DataError as error:
-        return str(error).splitlines()
+        return str(error).split("\n")
     return []
 
 

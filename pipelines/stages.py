@@ -101,10 +101,11 @@ def evaluate(workspace: Workspace) -> Summary:
         msg = f"{workspace.candidate}: no candidate to evaluate. Run: segfoundry train"
         raise UsageError(msg)
     names = _complete(workspace, params.datasets)
+    chosen = gates.for_evaluation(workspace, names)
     gates.refuse_leakage(workspace, names)  # an evaluation-only set may have come after the training
     return run_evaluation(
         data_root=workspace.data,
-        datasets=names,
+        datasets=chosen,
         candidate=workspace.candidate,
         out=workspace.evaluation,
         params=params.evaluate.model_dump(),

@@ -17,9 +17,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from infra.errors import DataError
-from infra.storage import write_text
+from infra.storage import read_lines, write_text
 
 TOMBSTONES_FILE = "withdrawn.jsonl"
 REASON = "withdrawn"  # of the row in quarantine
@@ -48,7 +49,7 @@ def read_tombstones(path: Path) -> list[Tombstone]:
     if not path.is_file():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             one = Tombstone(**json.loads(line))
             found.append(replace(one, pixels_sha256=tuple(one.pixels_sha256)))
@@ -98,6 +99,12 @@ def shows_withdrawn(withdrawn: Collection[str], hashes: pa.Table) -> bool:
     """Whether a case, by its rows of `HASHES_SCHEMA`, shows a picture that was withdrawn."""
     shown = hashes.select(["pixels_sha256", "code"]).to_pylist()
     return any(row["code"] and _PIXELS + str(row["pixels_sha256"]) in withdrawn for row in shown)
+
+
+def withdrawn_in(quarantine: Path) -> list[str]:
+    """The cases that a version's quarantine table holds because of a tombstone, sorted."""
+    table = pq.read_table(quarantine, columns=["case_id"], filters=[("reason", "=", REASON)])
+    return sorted(table.column("case_id").to_pylist())
 
 
 def withdrawn_row(shown_case: str, shown_file: str, found: str) -> dict[str, str]:

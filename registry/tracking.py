@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.storage import read_json
+from infra.storage import read_json, read_lines
 from registry.lineage import Lineage, licence_name
 
 # MLflow's own limits.
@@ -150,7 +150,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     """The lines of `history.jsonl`; none where the file is not there (nothing was trained)."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [json.loads(line) for line in read_lines(path) if line.strip()]
 
 
 def read_overlays(evaluation: Path) -> list[dict[str, Any]]:

@@ -148,6 +148,8 @@ def card(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
 
     Example: `segfoundry data card dcmqi`
     """
+    from rich.text import Text
+
     from infra.storage import read_json
     from pipelines import gates, history, pages
     from pipelines.workspace import Workspace
@@ -169,8 +171,8 @@ def card(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
         "card": found.resolved(), "version": built, "fingerprint": figures, "leakage": shared, "page": page,
         "drift": moved,
     }  # fmt: skip
-    lines = [
-        f"[bold]{found.name}[/]: {found.title} ({found.modality})",
+    lines: list[Any] = [
+        Text.assemble((found.name, "bold"), f": {found.title} ({found.modality})"),
         f"licence: {found.licence.spdx or found.licence.terms}   homepage: {found.homepage}",
         f"cite: {found.citation}",
         f"concepts: {', '.join(found.concepts)}",

@@ -168,15 +168,8 @@ def _report(found: dict[str, Any]) -> list[Any]:
     shown += [f"notice: {notice}" for notice in found["notices"]]
     if found["overlays"]:
         shown.append(f"overlays: {found['overlays']}")
-    return [_plain(one) for one in shown]
+    return shown
 
 
 def _counted(reasons: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-
-
-def _plain(one: Any) -> Any:
-    """Brackets of file names are no markup."""
-    from rich.markup import escape
-
-    return escape(one) if isinstance(one, str) else one

@@ -10,8 +10,8 @@ from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from infra.secrets import without_secrets
 
@@ -82,34 +82,39 @@ def found_failure() -> None:
 
 def logs() -> Console:
     """The console for progress and messages: standard error."""
-    return Console(stderr=True, highlight=False)
+    return _console(stderr=True)
+
+
+def _console(**options: Any) -> Console:
+    """A console that shows texts as they are: a reason or a path may hold `[/data/x]` or `:x:`, which is no markup."""
+    return Console(highlight=False, markup=False, emoji=False, **options)
 
 
 def show(document: Any, *renderables: Any) -> None:
-    """Show the result of a verb: the document with `--json`, else the renderables."""
+    """Show the result of a verb: the document with `--json`, else the renderables; strings as they are, no markup."""
     if _State.as_json:
         text = json.dumps(document, indent=1, ensure_ascii=False, default=str)
         _State.document.write(without_secrets(text) + "\n")
         _State.document.flush()
         return
-    console = Console(highlight=False)
+    console = _console()
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH_IN_A_FILE)
+        console = _console(width=WIDTH_IN_A_FILE)
     for renderable in renderables:
-        console.print(renderable)
+        console.print(without_secrets(renderable) if isinstance(renderable, str) else renderable)
 
 
 def fail(message: str, code: int) -> int:
     """Show one message without a traceback; with `--json` also as the document."""
     if _State.as_json:
         show({"error": message, "exit_code": code})
-    logs().print(f"[bold red]segfoundry:[/] {escape(without_secrets(message))}", soft_wrap=True)
+    logs().print(Text.assemble(("segfoundry:", "bold red"), f" {without_secrets(message)}"), soft_wrap=True)
     return code
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]], *, right: tuple[str, ...] = ()) -> Table:
     """A plain table; None is shown as a dash, fractions with three places."""
-    made = Table(title=title or None, title_justify="left", header_style="bold")
+    made = Table(title=without_secrets(title) or None, title_justify="left", header_style="bold")
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
@@ -122,4 +127,4 @@ def _text(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return escape(without_secrets(str(value)))
+    return without_secrets(str(value))

@@ -44,6 +44,8 @@ def can_pass(error: BaseException) -> bool:
     """
     if isinstance(error, SegfoundryError):
         return isinstance(error, ServiceError)
+    if _names(error) & {*_TOO_LONG}:
+        return False
     if isinstance(error, OSError):
         return _heals(error)
     return any(_is_loss(one) for one in causes(error))
@@ -54,6 +56,8 @@ def _names(error: BaseException) -> set[str]:
 
 
 def _heals(error: OSError) -> bool:
+    if type(error) is OSError and error.errno is None:
+        return False  # not the system's word: pyarrow says so of bytes that are no Parquet file
     return not isinstance(error, _FINAL) and not _names(error) & {*_TOO_LONG}
 
 

@@ -56,3 +56,14 @@ def test_it_holds_and_finds_every_planted_damage(demo: Run, tmp_path: Path) -> N
     failed = segfoundry("flow", "run", "audit", *where)
     assert failed.returncode == 1, failed.stderr[-2000:]
     assert document(failed, code=1)["ok"] is False
+
+    manifest = place.data / dataset / "manifest.parquet"
+    payload = bytearray(manifest.read_bytes()[:-9])
+    manifest.unlink()
+    manifest.write_bytes(payload)
+    failed = segfoundry("flow", "run", "audit", *where)
+    assert failed.returncode == 1, failed.stderr[-2000:]
+    checks = document(failed, code=1)["checks"]
+    assert len(checks) == 5
+    assert any(f"{dataset}: manifest.parquet: expected a file that" in one for one in checks["shards"]["findings"])
+    assert run_id in "".join(checks["orphans in the registry"]["findings"])

@@ -16,6 +16,9 @@ import pytest
 from infra import repository
 from infra.storage import read_json
 from pipelines.audits import local
+from pipelines.release import open_store
+from pipelines.withdraw import withdraw
+from pipelines.workspace import Workspace
 from preprocessing.schema import read_manifest
 from tests.e2e.conftest import Run, document, segfoundry
 
@@ -86,6 +89,32 @@ def test_a_withdrawn_case_leaves_the_live_shards_and_marks_the_models(demo: Run,
     assert not model["rebuild"]["possible"]
     assert "must not" in model["rebuild"]["verdict"]
     assert [one["case_id"] for one in model["withdrawn_cases"]] == [row["case_id"]]
+
+
+def test_a_set_whose_every_case_is_withdrawn_stops_no_retraining(demo: Run, tmp_path: Path) -> None:
+    root = tmp_path / "workspace"
+    shutil.copytree(demo.root, root, symlinks=True)
+    where, place = ["--workspace", str(root)], Workspace(root)
+    gone, *left = demo.datasets
+    groups = sorted(set(read_manifest(root / "data" / gone)["group_id"].to_pylist()))
+    for group in groups:
+        withdraw(
+            place, open_store(place), f"{gone}/{group}", reason="the ward left the study", actor="ann", build=False
+        )
+    said = document(segfoundry("flow", "run", "retrain", *where))
+    assert said["data_version"] == "data-v2"
+    assert {"train", "evaluate"} <= set(said["stages_run"])
+    samples = {one["name"]: one["samples"] for one in said["datasets"]}
+    assert samples.pop(gone) == 0
+    assert all(samples.values())
+    assert sorted(read_json(root / "models" / "candidate" / "train.json")["datasets"]) == sorted(left)
+    assert sorted(read_json(root / "evaluation" / "evaluation.json")["datasets"]) == sorted(left)
+    assert said["model"]["version"] == 2
+    assert document(segfoundry("flow", "run", "audit", *where))["ok"]
+    assert document(segfoundry("flow", "run", "retrain", "--dry-run", *where))["requests"] == []
+    # another look at the same data by a verb of its own: the empty set is no obstacle there either
+    measured = document(segfoundry("evaluate", "--model", "models:/segfoundry-sam3/2", "--data", "data-v2", *where))
+    assert measured["evaluate"]["datasets"][gone]["samples"] == 0
 
 
 def test_the_patient_of_a_real_volume_is_gone_from_every_slice(mirror: Path, tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ import pytest
 
 from infra import repository
 from infra.errors import CheckFailed, ServiceError, UsageError
-from infra.storage import read_json, write_json
+from infra.storage import read_json, read_lines, write_json
 from pipelines import release, requests
 from pipelines.audits import case, changes, keys, model, purge, purged, search
 from pipelines.audits.pages import case_page, data_page, ledger_page, model_page
 from pipelines.audits.record import Record, open_record
+from pipelines.cli import run
 from pipelines.workspace import MODEL_NAME
 from preprocessing.schema import MANIFEST_FILE, read_manifest
 from registry.audit_page import write_page
@@ -27,6 +28,7 @@ from tests.registry import samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 KEY = "a secret of ours"  # that `segfoundry` of the tests runs with
+WHY = "[gdpr art. 17] letter,\u2028see [/data/forms/12]"  # no markup, and one line of JSON
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,9 @@ def test_an_audit_names_every_case_of_a_model_and_says_what_a_rebuild_lacks(worl
     assert "git checkout" in found["rebuild"]["command"]
 
 
-def test_a_withdrawn_case_its_flipped_twin_and_its_copy_elsewhere_leave_every_live_shard(world: World) -> None:
+def test_a_withdrawn_case_its_flipped_twin_and_its_copy_elsewhere_leave_every_live_shard(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = world.place.root
     where = ["--workspace", str(root)]
     assert {row["case_id"] for row in read_manifest(root / "data" / OPEN).to_pylist()}.isdisjoint({"p9_0", "p9_1"})
@@ -108,7 +112,7 @@ def test_a_withdrawn_case_its_flipped_twin_and_its_copy_elsewhere_leave_every_li
     said = segfoundry("withdraw", "--case", f"{OPEN}/p8_0", "--reason", "consent", "--no-build", *where)
     assert said["twins"] == [f"{OPEN}/p9_0", f"{OPEN}/p9_1"]
     assert said["models"] == [{"name": MODEL_NAME, "version": 1, "aliases": [], "uses": ["tested on"]}]
-    lines = [json.loads(line) for line in (root / "withdrawn.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in read_lines(root / "withdrawn.jsonl")]
     assert [line.get("twin_of") for line in lines] == [None, "p8_0", "p8_0"]
     assert [len(line.get("pixels_sha256", ())) for line in lines] == [1, 0, 0]
     assert repository.git(root, "status", "--porcelain") == ""
@@ -117,7 +121,7 @@ def test_a_withdrawn_case_its_flipped_twin_and_its_copy_elsewhere_leave_every_li
     assert len(requests.read_requests(world.place)) == 1
 
     # a train case that another dataset holds under another name
-    said = segfoundry("withdraw", "--case", f"{OPEN}/p0_0", "--reason", "consent too", "--actor", "ann", *where)
+    said = segfoundry("withdraw", "--case", f"{OPEN}/p0_0", "--reason", WHY, "--actor", "ann", *where)
     copy = next(one for one in said["twins"] if one.startswith(CLOSED))
     assert said["built"] == [f"ingest@{CLOSED}", f"ingest@{OPEN}"] or set(said["built"]) == {
         f"ingest@{CLOSED}",
@@ -144,6 +148,9 @@ def test_a_withdrawn_case_its_flipped_twin_and_its_copy_elsewhere_leave_every_li
         copy.partition("/")[2],
         *(one["case_id"] for one in closed if one["reason"] == "withdrawn"),
     }
+    assert run(["audit", "case", f"{OPEN}/p0_0", *where]) == 0  # as people read it
+    assert "[gdpr art. 17] letter," in (shown := capsys.readouterr().out)
+    assert "see [/data/forms/12]" in shown
     page = root.parent / "leakage.html"
     assert segfoundry("data", "leakage", "--html", str(page), *where)["ok"]
     assert "no crossing" in page.read_text(encoding="utf-8")

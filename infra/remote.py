@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,17 +30,22 @@ SAVE_SECONDS = 2.0  # between two notes of what has arrived
 # s3fs would create a bucket for a folder in it: a mistyped name must not
 _WITHOUT_FOLDERS = (*S3, "gs://", "gcs://", "az://", "abfs://")
 # What a store may tell about the version of a file, most telling first; without any of them, its size must do.
+_TIME_KEYS = ("LastModified", "last_modified", "updated", "mtime", "created")
 _VERSION_KEYS = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file: `path` as the store names it, `file` relative to the folder with `/`, `version` an opaque mark."""
+    """One file: `path` as the store names it, `file` relative to the folder with `/`, `version` an opaque mark.
+
+    `changed_at`: seconds since 1970 by the store's clock; 0 where it does not tell.
+    """
 
     path: str
     file: str
     bytes: int
     version: str
+    changed_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ def list_files(url: str) -> list[RemoteFile]:
         relative = path.removeprefix(base)
         if relative == path or ".." in PurePosixPath(relative).parts or relative.startswith("/"):
             raise DataError(f"{url}: expected files below this address, found {path}")
-        files.append(RemoteFile(path, relative, int(entry["size"]), _version(entry)))
+        files.append(RemoteFile(path, relative, int(entry["size"]), _version(entry), _changed_at(entry)))
     return sorted(files, key=lambda each: each.file)
 
 
@@ -102,19 +108,20 @@ def sync_folder(
     *,
     max_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    files: Sequence[RemoteFile] | None = None,
 ) -> Synced:
     """Make the local folder `target` an exact copy of `url`; return what was done.
 
+    `files` is a listing of `url` that was made before: then what came after it is not copied.
     Files whose size and version mark are those of the last copy are not read again. `max_bytes`
     bounds the folder: a larger one is refused before anything is copied (DataError).
     `progress(done, total)` is told bytes. ServiceError where the store breaks off.
     """
-    files = list_files(url)
+    files = list_files(url) if files is None else files
     total = sum(each.bytes for each in files)
     if max_bytes is not None and total > max_bytes:
         raise DataError(f"{url}: expected at most {max_bytes} bytes, found {total}")
-    state_file = target.with_name(f".{target.name}.sync.json")
-    state: dict[str, list[Any]] = read_json(state_file) if state_file.is_file() else {}
+    state_file, state = _noted(target)
     target.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target)
     due = [each for each in files if not _is_current(target / each.file, each, state)]
@@ -142,6 +149,23 @@ def sync_folder(
     removed = _remove_others(target, {each.file for each in files})
     write_json(state_file, {each.file: [each.bytes, each.version] for each in files})
     return Synced(len(files), total, len(due), removed)
+
+
+def compare_folder(url: str, target: Path, files: Sequence[RemoteFile] | None = None) -> Synced:
+    """What `sync_folder` would do; one listing (or `files`, one made before), and nothing is copied or written."""
+    files = list_files(url) if files is None else files
+    _, state = _noted(target)
+    due = sum(not _is_current(target / each.file, each, state) for each in files)
+    keep = {each.file for each in files}
+    others = sum(path.relative_to(target).as_posix() not in keep for path in target.rglob("*") if not path.is_dir())
+    return Synced(len(files), sum(each.bytes for each in files), due, others)
+
+
+def _noted(target: Path) -> tuple[Path, dict[str, list[Any]]]:
+    """The state file of a copy, and what it says: file -> [bytes, version mark]."""
+    file = target.with_name(f".{target.name}.sync.json")
+    state: dict[str, list[Any]] = read_json(file) if file.is_file() else {}
+    return file, state
 
 
 def _copy(store: Any, each: RemoteFile, place: Path) -> None:
@@ -218,6 +242,18 @@ def _version(entry: dict[str, Any]) -> str:
         if entry.get(key):
             return str(entry[key])
     return ""
+
+
+def _changed_at(entry: dict[str, Any]) -> float:
+    value = next((entry[key] for key in _TIME_KEYS if entry.get(key)), None)
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return 0.0
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _is_folder(entry: dict[str, Any]) -> bool:

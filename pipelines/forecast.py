@@ -1,13 +1,13 @@
 """`segfoundry flow run retrain --dry-run`: what would be done and why, touching nothing.
 
 The leaves of the graph (inventories, recipes) are written into a scratch copy of the workspace's small files, and held
-against those of the workspace. Which stages follow is DVC's graph.
+against those of the workspace. Which stages follow is DVC's graph. Raw files in a remote mirror or watched place are
+not fetched: a listing is held against the workspace's copy of them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,7 +23,6 @@ from pipelines.workspace import MODEL_NAME, Workspace
 Document = dict[str, Any]
 _COPIED = ("params.yaml", "withdrawn.jsonl", "cards", "sources", "recipes")
 _COPIED_STATE = ("roots.json", "hashes", "names")
-_LINKED_STATE = "arrived"  # raw files, of any size; what is fetched is renamed over a link and leaves its target alone
 
 
 def forecast(place: Workspace) -> Document:
@@ -42,13 +41,13 @@ def forecast(place: Workspace) -> Document:
 
     with tempfile.TemporaryDirectory(prefix="segfoundry-dry-run-") as folder, events.listening(hear):
         scratch = _scratch(place, Path(folder) / place.root.name)
-        params = _look(scratch)
-        datasets = [_dataset(place, scratch, name) for name in params["datasets"]]
+        params, remote = _look(place, scratch)
+        datasets = [_dataset(place, scratch, name, remote.get(name)) for name in params["datasets"]]
         datasets += [
             {"name": name, "state": "removed", "why": "params.yaml does not list it any more"}
             for name in sorted(_recorded(place) - set(params["datasets"]))
         ]
-        stages = _stages(place, scratch, datasets)
+        stages = _stages(place, scratch, datasets, {name: int(one["bytes"]) for name, one in remote.items()})
     known = [one["expected_s"] for one in stages]
     return {
         "workspace": str(place.root),
@@ -71,31 +70,37 @@ def _scratch(place: Workspace, root: Path) -> Workspace:
                 shutil.copytree(source / name, target / name)
             elif (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
-    if (place.state / _LINKED_STATE).is_dir():
-        shutil.copytree(place.state / _LINKED_STATE, scratch.state / _LINKED_STATE, copy_function=os.symlink)
     return scratch
 
 
-def _look(scratch: Workspace) -> Document:
-    """Write the leaves into the scratch workspace as a run would; returns its parameters."""
+def _look(place: Workspace, scratch: Workspace) -> tuple[Document, dict[str, dict[str, str]]]:
+    """Write the leaves into the scratch workspace as a run would; its parameters, and the datasets not fetched yet."""
     settings = load_settings()
-    params = arrivals.take(scratch, demo.base_params(scratch.root), settings)
+    params = arrivals.take(scratch, demo.base_params(scratch.root), settings, look_from=place)
     params, params["datasets"] = gates.limited(params, params["datasets"], None, scratch.cards)
     (scratch.root / "params.yaml").write_text(json.dumps(params), encoding="utf-8")  # JSON is YAML
-    roots = plan.locate_datasets(params["datasets"], scratch.state, settings, with_phantoms=False, workspace=scratch)
-    plan.write_plan(scratch, roots, settings)
-    return params
+    arrived = {name: one for name, one in scratch.roots().items() if one["kind"] == plan.REMOTE}
+    names = [name for name in params["datasets"] if name not in arrived]
+    roots = plan.locate_datasets(
+        names, scratch.state, settings, with_phantoms=False, workspace=scratch, look_from=place
+    )
+    remote = {name: one for name, one in roots.items() if one["kind"] == plan.REMOTE}
+    plan.write_plan(scratch, {name: one for name, one in roots.items() if name not in remote}, settings)
+    return params, remote | arrived
 
 
 def _recorded(place: Workspace) -> set[str]:
     return {name.removeprefix(INGEST_PREFIX) for name in place.repo.lock() if name.startswith(INGEST_PREFIX)}
 
 
-def _dataset(place: Workspace, scratch: Workspace, name: str) -> Document:
+def _dataset(place: Workspace, scratch: Workspace, name: str, remote: dict[str, str] | None) -> Document:
     old, new = (_bytes(one.inventory(name)) for one in (place, scratch))
     before, after = (_json(one.recipe(name)) for one in (place, scratch))
     if name not in _recorded(place):
-        return {"name": name, "state": "new", "why": "no data version holds it"}
+        said = f"; {remote['reason']}" if remote else ""
+        return {"name": name, "state": "new", "why": f"no data version holds it{said}"}
+    if remote:
+        return {"name": name, "state": "changed", "why": f"raw files: {remote['reason']}"}
     if old != new:
         lines = [set(one.splitlines()) for one in (old, new)]
         gone, came = len(lines[0] - lines[1]), len(lines[1] - lines[0])
@@ -115,8 +120,11 @@ def _waits(place: Workspace, name: str) -> bool:
     return withdrawn and f"{INGEST_PREFIX}{name}" in place.repo.changed()
 
 
-def _stages(place: Workspace, scratch: Workspace, datasets: list[Document]) -> list[Document]:
-    """The stages that would run, in order, with the reason of each and what it will take."""
+def _stages(place: Workspace, scratch: Workspace, datasets: list[Document], sizes: dict[str, int]) -> list[Document]:
+    """The stages that would run, in order, with the reason of each and what it will take.
+
+    `sizes`: bytes of the datasets whose raw files are not here yet.
+    """
     changed = place.repo.changed()
     why: dict[str, list[str]] = {}
     for one in datasets:
@@ -139,14 +147,14 @@ def _stages(place: Workspace, scratch: Workspace, datasets: list[Document]) -> l
         if reasons:
             why[stage] = reasons
     return [
-        {"name": stage, "why": reasons, "expected_s": _expected(place, scratch, stage)}
+        {"name": stage, "why": reasons, "expected_s": _expected(place, scratch, stage, sizes)}
         for stage, reasons in why.items()
     ]
 
 
-def _expected(place: Workspace, scratch: Workspace, stage: str) -> float | None:
+def _expected(place: Workspace, scratch: Workspace, stage: str, sizes: dict[str, int]) -> float | None:
     name = stage.removeprefix(INGEST_PREFIX)
-    size = costs.source_bytes(scratch, name) if stage.startswith(INGEST_PREFIX) else 0
+    size = sizes.get(name) or costs.source_bytes(scratch, name) if stage.startswith(INGEST_PREFIX) else 0
     seconds = costs.expected_s(place, stage, size)
     return None if seconds is None else round(seconds, 1)
 

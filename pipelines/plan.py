@@ -24,6 +24,7 @@ from pipelines.workspace import PROJECT, Workspace, pseudonym_key
 PHANTOM_SEED = 7
 DEMO_DOWNLOAD_S = 120.0  # for each dataset; what has arrived is kept, and the next run goes on from there
 MIRROR, OFFICIAL, PHANTOM, FOLDER = "mirror", "official", "phantom", "folder"
+REMOTE = "remote"  # of a dry run: found, but not on this machine yet
 
 
 def project_params() -> dict[str, Any]:
@@ -43,11 +44,20 @@ def known_dataset(name: str, cards: Path | None = None) -> str:
 
 
 def locate_datasets(
-    names: Iterable[str], state: Path, settings: Settings, *, with_phantoms: bool, workspace: Workspace | None = None
+    names: Iterable[str],
+    state: Path,
+    settings: Settings,
+    *,
+    with_phantoms: bool,
+    workspace: Workspace | None = None,
+    look_from: Workspace | None = None,
 ) -> dict[str, dict[str, str]]:
     """Dataset -> {"kind", "path", "reason"}: mirror, else official address, else phantoms.
 
     With `workspace`, its own cards count, and a folder that was once given with `--root` is looked at first.
+
+    With `look_from`, the workspace that `workspace` is a scratch copy of, nothing is fetched: what its downloads do not
+    hold as it is now has no path, `REMOTE` as its kind, and "bytes".
 
     With `with_phantoms`, the phantom sets stand in, as datasets of their own, when something is
     missing; without, a missing dataset is a `DataError` that says where it was looked for.
@@ -64,7 +74,8 @@ def locate_datasets(
     everywhere = locate_all(
         [card for card in cards if card.name not in PHANTOMS and card.name not in given],
         mirror=settings.mirror or None,
-        downloads=state / "downloads",
+        downloads=(look_from.state if look_from else state) / "downloads",
+        look_only=look_from is not None,
         offline=settings.offline,
         max_bytes=settings.max_download_bytes,
         # Where phantoms can stand in, nobody should wait long for a slow host, or again and again for a dead one.
@@ -81,7 +92,9 @@ def locate_datasets(
             else:
                 missing[card.name] = f"{given[card.name]['path']} is gone; give its new place with --root"
                 events.emit("missing", dataset=card.name, reason=missing[card.name])
-        elif (located := answers[card.name]).path is None:
+        elif (located := answers[card.name]).kind == REMOTE:
+            found[card.name] = {"kind": REMOTE, "path": "", "reason": located.reason, "bytes": str(located.bytes)}
+        elif located.path is None:
             missing[card.name] = located.reason
             events.emit("missing", dataset=card.name, reason=located.reason)
         else:

@@ -20,9 +20,10 @@ from pipelines import arrivals
 from pipelines.workspace import Workspace
 
 _FILE = "watch.json"
+_NONE = ("", 0)
 _LOG = logging.getLogger(__name__)
 Start = Callable[[str, str], None]
-"""Asked to start a run: (why, key); the same key twice is one run."""
+"""Asked to start a run: (why, key); the same key twice is one run, for ever: a content that comes back has another."""
 
 
 class Watcher:
@@ -46,22 +47,26 @@ class Watcher:
             if signature != one.signature:
                 since = now
             self._seen[one.name] = (one.signature, since)
-            rested = now - since >= self.settle_s and one.at_rest(self.settle_s, time.time())
-            if rested and known.get(one.name) != one.signature:
+            # the clock of an object store may be another one; two equal listings need none
+            rested = is_remote(self.watch) or one.at_rest(self.settle_s, time.time())
+            if one.files and now - since >= self.settle_s and rested and known.get(one.name, _NONE)[0] != one.signature:
                 due.append(one)
         reasons = {one.name: self._why(one.name) for one in due}
         wanted = [one for one in due if reasons[one.name]]
         if wanted:
             why = "; ".join(f"{one.name}: {reasons[one.name]}" for one in wanted)
-            self._start(why, digest_of([[one.name, one.signature] for one in wanted])[:32])
+            changes = [[one.name, one.signature, one.changed_at, known.get(one.name, _NONE)[1]] for one in wanted]
+            self._start(why, digest_of(changes)[:32])
         if due:  # after the start: a kill in between asks for the same run again, by the same key
-            write_json(self.place.state / _FILE, known | {one.name: one.signature for one in due})
+            new = {one.name: [one.signature, known.get(one.name, _NONE)[1] + 1] for one in due}
+            write_json(self.place.state / _FILE, known | new)
         return [one.name for one in wanted]
 
     def _known(self) -> dict[str, Any]:
+        """Folder -> [signature that was acted on last, how often it changed until then]."""
         path = self.place.state / _FILE
         value: dict[str, Any] = read_json(path) if path.is_file() else {}
-        return value
+        return {name: one if isinstance(one, list) else [one, 0] for name, one in value.items()}  # once: texts
 
     def _why(self, folder: str) -> str:
         if is_remote(self.watch):

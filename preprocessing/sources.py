@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -16,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from infra.errors import SegfoundryError, UsageError
-from infra.remote import is_remote, list_folders, needs_network, sync_folder
+from infra.remote import compare_folder, is_remote, list_folders, needs_network, sync_folder
 from infra.secrets import without_secrets
 from infra.storage import write_json
 from preprocessing.cards import DatasetCard, Official
@@ -32,12 +33,16 @@ MEMORY_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Located:
-    """Where `dataset` was found. `path` is its folder here, None where it is missing; `reason` says why so."""
+    """Where `dataset` was found. `path` is its folder here, None where there is none; `reason` says why so.
+
+    `remote`: it would have to be fetched first, `bytes` in all, and nothing was to be fetched.
+    """
 
     dataset: str
-    kind: Literal["mirror", "official", "missing"]
+    kind: Literal["mirror", "official", "missing", "remote"]
     path: Path | None
     reason: str
+    bytes: int = 0
 
 
 def locate(card: DatasetCard, *, mirror: str | None, downloads: Path, offline: bool, max_bytes: int) -> Located:
@@ -54,8 +59,11 @@ def locate_all(
     max_bytes: int,
     patience_s: float | None = None,
     memory: Path | None = None,
+    look_only: bool = False,
 ) -> list[Located]:
     """Find the files of `cards`, fetching them below `downloads` where that is needed and allowed.
+
+    With `look_only` nothing is fetched or written: a remote mirror is listed, and official addresses are not asked.
 
     `mirror` is a folder or fsspec URL with one folder per dataset, named as the card in any case of
     letters; `max_bytes` bounds what may be downloaded for this dataset. Raises UsageError for a
@@ -67,25 +75,37 @@ def locate_all(
     unless the mirror, the limit or the address changes. The mirror is looked at each time.
     """
     no_mirror = Located("", "missing", None, "no mirror is set (SEGFOUNDRY_MIRROR)")
-    first = [_in_mirror(card.name, mirror, downloads, offline, max_bytes) if mirror else no_mirror for card in cards]
-    left = [card for card, found in zip(cards, first, strict=True) if found.path is None]
+    in_mirror = partial(_in_mirror, mirror=mirror or "", downloads=downloads, offline=offline, look_only=look_only)
+    first = [in_mirror(card.name, max_bytes=max_bytes) if mirror else no_mirror for card in cards]
+    left = [card for card, found in zip(cards, first, strict=True) if found.kind == "missing"]
     if memory is not None and offline:
         memory.unlink(missing_ok=True)  # who was offline and is back wants to know again
     failures = _Failures(memory, [mirror, max_bytes])
     answers = {card.name: _settled(card, downloads, offline, max_bytes) or failures.known(card) for card in left}
+    for card in left if look_only else ():
+        answers[card.name] = answers[card.name] or _to_download(card)
     ask = {card.name: (card, card.official) for card in left if card.official and answers[card.name] is None}
     _probe_together([official.url for _, official in ask.values()])
     for card, official in ask.values():
         answer = answers[card.name] = _fetched(card, official, downloads, max_bytes, patience_s)
         if answer.path is None:
             failures.note(card, answer.reason)
-    return [found if found.path else _both(found, answers[card.name]) for card, found in zip(cards, first, strict=True)]
+    return [
+        _both(found, answers[card.name]) if found.kind == "missing" else found
+        for card, found in zip(cards, first, strict=True)
+    ]
 
 
 def _both(mirror: Located, official: Located | None) -> Located:
     """The official answer, after the reason why the mirror was not used."""
     assert official is not None  # what was not settled was asked
-    return Located(official.dataset, official.kind, official.path, f"{mirror.reason}; {official.reason}")
+    return replace(official, reason=f"{mirror.reason}; {official.reason}")
+
+
+def _to_download(card: DatasetCard) -> Located:
+    assert card.official is not None  # else it was settled
+    size, url = card.official.bytes, card.official.url
+    return Located(card.name, "remote", None, f"{_size(size) if size else 'it'} would be downloaded from {url}", size)
 
 
 def forget() -> None:
@@ -94,9 +114,9 @@ def forget() -> None:
     _listings.clear()
 
 
-def _in_mirror(name: str, mirror: str, downloads: Path, offline: bool, max_bytes: int) -> Located:
+def _in_mirror(name: str, *, mirror: str, downloads: Path, offline: bool, max_bytes: int, look_only: bool) -> Located:
     if is_remote(mirror):
-        return _in_remote_mirror(name, mirror.rstrip("/"), downloads, offline, max_bytes)
+        return _in_remote_mirror(name, mirror.rstrip("/"), downloads, offline, max_bytes, look_only)
     root = Path(unquote(urlsplit(mirror).path)) if "://" in mirror else Path(mirror).expanduser()
     if not root.is_dir():
         msg = f"SEGFOUNDRY_MIRROR={mirror}: expected a folder with one folder per dataset, found none. Fix or unset it"
@@ -109,7 +129,9 @@ def _in_mirror(name: str, mirror: str, downloads: Path, offline: bool, max_bytes
     return Located(name, "mirror", (root / folder).resolve(), "found in the mirror")
 
 
-def _in_remote_mirror(name: str, mirror: str, downloads: Path, offline: bool, max_bytes: int) -> Located:
+def _in_remote_mirror(
+    name: str, mirror: str, downloads: Path, offline: bool, max_bytes: int, look_only: bool
+) -> Located:
     cache = downloads / "mirror" / hashlib.sha256(mirror.encode()).hexdigest()[:12]
     if offline and needs_network(mirror):
         # a copy counts once its last file has come: the mark is written after the sync
@@ -120,6 +142,8 @@ def _in_remote_mirror(name: str, mirror: str, downloads: Path, offline: bool, ma
     folder = _match(name, _listings.get(mirror, lambda: list_folders(mirror)), mirror)
     if folder is None:
         return Located(name, "missing", None, f"the mirror has no folder {name}")
+    if look_only:
+        return _looked(name, f"{mirror}/{folder}", cache / name)
     _complete(cache / name).unlink(missing_ok=True)
     done = sync_folder(f"{mirror}/{folder}", cache / name, max_bytes=max_bytes)
     if not done.files:
@@ -128,6 +152,17 @@ def _in_remote_mirror(name: str, mirror: str, downloads: Path, offline: bool, ma
     copied = f"{done.copied} of {done.files} files copied ({_size(done.bytes)})"
     said = f"found in the mirror {without_secrets(mirror)}: {copied}"
     return Located(name, "mirror", cache / name, said)
+
+
+def _looked(name: str, url: str, copy: Path) -> Located:
+    """What a listing says of a dataset in a remote mirror, held against its copy."""
+    would = compare_folder(url, copy)
+    if not would.files:
+        return Located(name, "missing", None, f"the mirror's folder {url.rpartition('/')[2]} is empty")
+    if would.copied or would.removed or not _complete(copy).is_file():
+        told = f"{would.copied} of {would.files} files ({_size(would.bytes)}) would be copied, {would.removed} removed"
+        return Located(name, "remote", None, f"{without_secrets(url)}: {told}", would.bytes)
+    return Located(name, "mirror", copy, f"its copy is what {without_secrets(url)} holds")
 
 
 def _complete(copy: Path) -> Path:

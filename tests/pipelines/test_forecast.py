@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import s3fs
 import yaml
 
 from infra.storage import sha256_file
@@ -14,6 +15,8 @@ from pipelines import costs, demo, plan, requests
 from pipelines.forecast import forecast
 from pipelines.workspace import PROJECT, Workspace
 from preprocessing.phantoms import make_phantom
+from tests.pipelines.test_watch import CARD
+from tests.s3 import client, s3
 
 
 def _bytes_of(place: Workspace) -> dict[str, str]:
@@ -83,3 +86,77 @@ def test_it_names_what_is_new_changed_and_asked_for_and_touches_nothing(
     assert [one["key"] for one in said["requests"]] == ["X/1"]
     assert [one["folder"] for one in said["arrivals_left"]] == ["holiday"]
     assert not (place.root / "mlflow.db").exists()
+
+
+def test_raw_files_in_an_object_store_are_listed_and_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SEGFOUNDRY_OFFLINE", raising=False)
+    monkeypatch.setenv("SEGFOUNDRY_WATCH_SETTLE_S", "0")
+    card = tmp_path / "card.yaml"
+    card.write_text(CARD, encoding="utf-8")
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    place = Workspace.prepare(tmp_path / "workspace", {**params, "datasets": ["WardPictures", "Phantom_Nuclei"]})
+    plan.register_card(place, card)
+    make_phantom("Phantom_Nuclei", tmp_path, 7)
+    with s3("mirror", "incoming"), pytest.MonkeyPatch.context() as patch:
+        for kind in ("images", "masks"):
+            for name in ("p1_1", "p2_1"):
+                client().pipe_file(f"mirror/WardPictures/{kind}/{name}.png", f"{kind} {name}".encode())
+        client().put(f"{tmp_path}/Phantom_Nuclei/", "incoming/Phantom_Nuclei/", recursive=True)
+        monkeypatch.setenv("SEGFOUNDRY_MIRROR", "s3://mirror")
+        monkeypatch.setenv("SEGFOUNDRY_WATCH", "s3://incoming")
+        demo.look_for_sources(place.root)
+        for name in place.params().datasets:  # as after an ingest
+            (place.data / name).mkdir(parents=True)
+            (place.data / name / "file").write_text("made", encoding="utf-8")
+            place.repo.commit_stage(f"ingest@{name}")
+        read: list[str] = []
+        opened = s3fs.S3FileSystem._open
+
+        def counted(store: s3fs.S3FileSystem, path: str, *arguments: object, **named: object) -> object:
+            read.append(path)
+            return opened(store, path, *arguments, **named)
+
+        patch.setattr(s3fs.S3FileSystem, "_open", counted)
+        before = _bytes_of(place)
+        said = forecast(place)
+        assert {one["name"]: one["state"] for one in said["datasets"]} == {
+            "WardPictures": "unchanged",
+            "Phantom_Nuclei": "unchanged",
+        }
+        assert said["arrivals_left"] == []
+        assert read == []
+        monkeypatch.setenv("SEGFOUNDRY_OFFLINE", "1")
+        assert {one["state"] for one in forecast(place)["datasets"]} == {"unchanged"}
+        monkeypatch.delenv("SEGFOUNDRY_OFFLINE")
+
+        client().pipe_file("mirror/WardPictures/images/p3_1.png", b"another")
+        client().pipe_file("incoming/Phantom_Nuclei/one more.png", b"no picture")
+        client().pipe_file("incoming/ward 7/card.yaml", CARD.replace("WardPictures", "Ward7").encode())
+        client().pipe_file("incoming/ward 7/images/p1_1.png", b"picture")
+        said = forecast(place)
+        told = {one["name"]: (one["state"], one["why"]) for one in said["datasets"]}
+        assert {name: state for name, (state, _) in told.items()} == {
+            "WardPictures": "changed",
+            "Phantom_Nuclei": "changed",
+            "Ward7": "new",
+        }
+        assert "1 of 5 files" in told["WardPictures"][1]
+        assert "1 of its" in told["Phantom_Nuclei"][1]
+        assert "2 of its 2 files would be copied" in told["Ward7"][1]
+        assert read == ["incoming/ward 7/card.yaml"], "its name is in its card"
+        monkeypatch.setenv("SEGFOUNDRY_WATCH_SETTLE_S", "60")  # now nothing says that the uploads are complete
+        assert {one["folder"] for one in forecast(place)["arrivals_left"]} == {"Phantom_Nuclei", "ward 7"}
+        assert _bytes_of(place) == before
+
+
+def test_what_was_never_fetched_is_said_to_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEGFOUNDRY_OFFLINE", raising=False)
+    monkeypatch.delenv("SEGFOUNDRY_WATCH", raising=False)
+    monkeypatch.delenv("SEGFOUNDRY_MIRROR", raising=False)
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    place = Workspace.prepare(tmp_path / "workspace", {**params, "datasets": ["Kvasir-SEG"]})
+    said = forecast(place)  # no host is asked: this machine may have no network
+    assert [one["state"] for one in said["datasets"]] == ["new"]
+    assert "would be downloaded from http" in said["datasets"][0]["why"]

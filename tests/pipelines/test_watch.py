@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import fsspec
 import pytest
 import yaml
 
-from infra.errors import UsageError
+from infra import remote
+from infra.errors import DataError, ServiceError, UsageError
 from infra.settings import load_settings
 from pipelines import arrivals, demo, events, plan
 from pipelines.watch import Watcher
@@ -175,6 +180,153 @@ def test_a_prefix_of_an_object_store_is_watched_and_copied(
         copied = Path(place.roots()["Phantom_Lesion_US"]["path"])
         count = sum(len(files) for _, _, files in os.walk(made / "Phantom_Lesion_US"))
         assert sum(len(files) for _, _, files in os.walk(copied)) == count
+
+
+def test_a_content_that_comes_back_starts_a_run_of_its_own_and_two_servers_start_one(
+    place: Workspace, tmp_path: Path
+) -> None:
+    store = fsspec.filesystem("memory")
+    url, folder = "memory://back-and-forth", "/back-and-forth/Phantom_Lesion_US"
+    keys: list[str] = []
+    for content in (b"A", b"B", b"A"):
+        store.pipe_file(f"{folder}/a.png", content)
+        started: list[tuple[str, str]] = []
+        watchers = [_watcher(place, url, started) for _ in range(2)]
+        for watcher in watchers:
+            watcher.look(0.0)
+        before = place.state / "watch.json"
+        kept = before.read_bytes() if before.is_file() else b"{}"
+        assert watchers[0].look(0.3) == ["Phantom_Lesion_US"]
+        before.write_bytes(kept)  # the other one looked in the same moment
+        assert watchers[1].look(0.3) == ["Phantom_Lesion_US"]
+        assert len({key for _, key in started}) == 1
+        assert watchers[0].look(0.6) == []
+        keys.append(started[0][1])
+    assert len(set(keys)) == 3
+    # also where neither times nor marks tell: the store's, and of a file on a disk its inode, are taken away
+    keys = []
+    for signature in ("a", "b", "a"):
+        one = arrivals.Listed("Phantom_Lesion_US", 1, signature, 0.0)
+        started = []
+        watcher = _watcher(place, url, started, settle_s=0.0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(arrivals, "listing", lambda watch, one=one: [one])
+            watcher.look()
+        keys.append(started[0][1])
+    assert len(set(keys)) == 3
+    (place.state / "watch.json").write_text(json.dumps({"Phantom_Lesion_US": "a"}))  # as it was written once
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrivals, "listing", lambda watch, one=one: [one])
+        assert _watcher(place, url, [], settle_s=0.0).look() == []
+
+
+def test_a_run_that_another_arrival_started_does_not_take_half_an_upload(
+    place: Workspace, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SEGFOUNDRY_OFFLINE")
+    monkeypatch.setenv("SEGFOUNDRY_WATCH_SETTLE_S", "2")
+    folder = made / "Phantom_Lesion_US"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    with s3("incoming"):
+        monkeypatch.setenv("SEGFOUNDRY_WATCH", "s3://incoming/sets")
+        client().put(f"{made}/Phantom_Nuclei/", "incoming/sets/Phantom_Nuclei/", recursive=True)
+        client().pipe_file("incoming/sets/Phantom_Nuclei/one more.png", b"no picture")
+
+        def put(path: Path) -> None:
+            client().put_file(str(path), f"incoming/sets/Phantom_Lesion_US/{path.relative_to(folder).as_posix()}")
+
+        put(files[0])
+        stop = threading.Event()
+
+        def upload() -> None:
+            for path in files[1:-1]:  # the last one comes later: until then it is no whole upload
+                if stop.wait(0.2):
+                    return
+                put(path)
+
+        uploading = threading.Thread(target=upload)
+        uploading.start()
+        told: list[dict[str, object]] = []
+        try:
+            with events.listening(told.append):
+                demo.look_for_sources(place.root)
+            assert uploading.is_alive(), "the upload ended while the run looked: this showed nothing"
+        finally:
+            stop.set()
+            uploading.join()
+        assert place.params().datasets == ["Phantom_Nuclei"]
+        assert {one["folder"]: one["taken"] for one in told if one["kind"] == "arrival"} == {
+            "Phantom_Nuclei": True,
+            "Phantom_Lesion_US": False,
+        }
+        for path in files:
+            put(path)
+        put_aside = "incoming/sets/Phantom_Lesion_US/last.png.part"
+        client().pipe_file(put_aside, b"half")
+        demo.look_for_sources(place.root)
+        assert place.params().datasets == ["Phantom_Nuclei"], "something in it is named as unfinished"
+        client().rm_file(put_aside)
+        begun = time.monotonic()
+        demo.look_for_sources(place.root)
+        assert place.params().datasets == ["Phantom_Nuclei", "Phantom_Lesion_US"]
+        assert time.monotonic() - begun >= 2, "both prefixes are young: only a second listing tells"
+        begun = time.monotonic()
+        demo.look_for_sources(place.root)
+        assert time.monotonic() - begun < 2, "what is copied already need not be looked at twice"
+
+
+def test_what_is_old_by_the_stores_clock_is_at_rest_and_what_has_no_time_is_listed_twice(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGFOUNDRY_WATCH_SETTLE_S", "3600")
+    store, url = fsspec.filesystem("memory"), "memory://clocks"
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    for name, age_s in (("old", 3600 + arrivals.CLOCKS_S + 60), ("young", 3600 + 60), ("ahead", -7200)):
+        store.pipe_file(f"/clocks/{name}/a.png", b"x")
+        store.store[f"/clocks/{name}/a.png"].created = datetime.now(UTC) - timedelta(seconds=age_s)
+    listed, moving = arrivals.resting(place, url, patient=False)
+    assert ([one.name for one in listed], sorted(moving)) == (["old"], ["ahead", "young"])
+    assert slept == []
+    assert [one.name for one in arrivals.resting(place, url)[0]] == ["ahead", "old", "young"]
+    assert slept == [3600]
+    without = [arrivals.Listed("x", 1, "s", 0.0), arrivals.Listed("y", 1, "s", 0.0)]
+    later = [arrivals.Listed("x", 2, "t", 0.0), without[1]]
+    answers = iter([without, later])
+    monkeypatch.setattr(arrivals, "listing", lambda watch: next(answers))
+    listed, moving = arrivals.resting(place, url)
+    assert ([one.name for one in listed], moving) == (["y"], {"x": "it is still being written"})
+
+
+def test_a_copy_that_was_cut_off_is_not_built_from(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, url = fsspec.filesystem("memory"), "memory://cut-off"
+    monkeypatch.setenv("SEGFOUNDRY_WATCH", url)
+    monkeypatch.setenv("SEGFOUNDRY_WATCH_SETTLE_S", "0")
+    for name in ("a", "b"):
+        store.pipe_file(f"/cut-off/Phantom_Lesion_US/{name}.png", b"first")
+    arrivals.take(place, {"datasets": []}, load_settings())
+    assert Path(place.roots()["Phantom_Lesion_US"]["path"], "a.png").read_bytes() == b"first"
+    for name in ("a", "b"):
+        store.pipe_file(f"/cut-off/Phantom_Lesion_US/{name}.png", b"second")
+    copy, tries = remote._copy, []
+
+    def breaks(store: object, each: remote.RemoteFile, target: Path) -> None:
+        tries.append(each.file)
+        if len(tries) == 2:
+            raise ServiceError("the store is gone")
+        copy(store, each, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote, "_copy", breaks)
+        with pytest.raises(ServiceError, match="the store is gone"):
+            arrivals.take(place, {"datasets": ["Phantom_Lesion_US"]}, load_settings())
+    store.pipe_file("/cut-off/Phantom_Lesion_US/c.png.part", b"and it changes again")
+    with pytest.raises(DataError, match="Phantom_Lesion_US: expected a whole copy"):
+        arrivals.take(place, {"datasets": ["Phantom_Lesion_US"]}, load_settings())
+    store.rm_file("/cut-off/Phantom_Lesion_US/c.png.part")
+    arrivals.take(place, {"datasets": ["Phantom_Lesion_US"]}, load_settings())
+    folder = Path(place.roots()["Phantom_Lesion_US"]["path"])
+    assert {path.read_bytes() for path in folder.iterdir()} == {b"second"}
 
 
 def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:

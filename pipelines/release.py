@@ -135,9 +135,10 @@ def withdrawn(workspace: Workspace) -> dict[str, set[str]]:
     for stone in read_tombstones(workspace.tombstones):
         found.setdefault(stone.dataset, set()).add(stone.identifier)
     for name in _made(workspace) if found else []:
-        table = pq.read_table(
-            workspace.data / name / QUARANTINE_FILE, columns=["case_id"], filters=[("reason", "=", WITHDRAWN)]
-        )
+        refused = workspace.data / name / QUARANTINE_FILE
+        if not refused.is_file():
+            continue
+        table = pq.read_table(refused, columns=["case_id"], filters=[("reason", "=", WITHDRAWN)])
         found.setdefault(name, set()).update(table["case_id"].to_pylist())
     return found
 

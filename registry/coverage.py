@@ -99,7 +99,9 @@ def still_measured(
             else _excused(one, allowed, champion)
             for one in gone
         ]
-    if not results:
+    if not parts:  # its files are gone, or it has no test case: other rules say so
+        results.append(RuleResult(COVERAGE_RULE, None, None, True, f"No pairs of {champion} are known."))
+    elif not results:
         text = f"All that {champion} was measured for is measured still: {len(parts)} concepts in datasets."
         results.append(RuleResult(COVERAGE_RULE, None, None, True, text))
     return results, frozenset(excused)

@@ -157,7 +157,7 @@ def found(place: Workspace, watch: str, datasets: list[str], *, look_from: Works
         folders.setdefault(dataset, []).append(one.name)
         if reason:
             arrivals.append(Arrival(dataset, one, dataset not in datasets, reason))
-    return [one for one in arrivals if _is_sole(one, folders[one.dataset])]
+    return [one for one in arrivals if _is_taken(place, watch, one, folders[one.dataset])]
 
 
 def resting(place: Workspace, watch: str, *, patient: bool = True) -> tuple[list[Listed], dict[str, str]]:
@@ -209,9 +209,13 @@ def _looked(scratch: Workspace, place: Workspace, watch: str, one: Listed) -> tu
     return name_of(scratch, watch, one.name), f"{would.copied} of its {would.files} files would be copied"
 
 
-def _is_sole(arrival: Arrival, folders: list[str]) -> bool:
-    """Of several folders that are one dataset none is taken: each would look like a change of the other."""
-    if len(folders) == 1:
+def _is_taken(place: Workspace, watch: str, arrival: Arrival, folders: list[str]) -> bool:
+    """Of several folders that are one dataset, that which it was made from before, or none.
+
+    Each of the others would look like a change of that one.
+    """
+    known = place.roots().get(arrival.dataset, {}).get("path", "")
+    if len(folders) == 1 or (known and Path(known) == local_folder(place, watch, arrival.listed.name)):
         return True
     reason = f"{arrival.dataset} is also {', '.join(name for name in folders if name != arrival.listed.name)}: keep one"
     events.emit("arrival", folder=arrival.listed.name, taken=False, reason=reason)

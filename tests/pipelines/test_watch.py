@@ -17,6 +17,7 @@ import yaml
 from infra import remote
 from infra.errors import DataError, ServiceError, UsageError
 from infra.settings import load_settings
+from infra.storage import write_json
 from pipelines import arrivals, demo, events, plan
 from pipelines.watch import Watcher
 from pipelines.workspace import PROJECT, Workspace
@@ -124,6 +125,12 @@ def test_of_two_folders_that_are_one_dataset_none_is_taken(
     said = [one for one in told if one["kind"] == "arrival"]
     assert [one["taken"] for one in said] == [False, False]
     assert all("keep one" in str(one["reason"]) for one in said)
+
+    record = {"kind": "folder", "path": str((inbox / "Phantom_Lesion_US").resolve()), "reason": "it arrived"}
+    write_json(place.state / "roots.json", {"Phantom_Lesion_US": record})
+    with events.listening(told.append):
+        assert [one.listed.name for one in arrivals.found(place, str(inbox), [])] == ["Phantom_Lesion_US"]
+    assert "phantom_lesion_us" in [one["folder"] for one in told[len(said) :] if one["kind"] == "arrival"]
 
 
 def test_a_folder_without_a_card_is_said_once_and_not_taken(place: Workspace, inbox: Path) -> None:

@@ -157,7 +157,7 @@ def found(place: Workspace, watch: str, datasets: list[str], *, look_from: Works
         folders.setdefault(dataset, []).append(one.name)
         if reason:
             arrivals.append(Arrival(dataset, one, dataset not in datasets, reason))
-    return [one for one in arrivals if _is_taken(place, watch, one, folders[one.dataset])]
+    return [one for one in arrivals if _is_taken(look_from or place, watch, one, folders[one.dataset])]
 
 
 def resting(place: Workspace, watch: str, *, patient: bool = True) -> tuple[list[Listed], dict[str, str]]:

@@ -131,6 +131,17 @@ def test_a_small_cache_is_shared_without_going_over_its_limit(server: Served, tm
     assert [process.returncode for process in running] == [0, 0]
 
 
+def test_a_file_that_gets_its_name_between_the_listing_and_the_look_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arriving = tmp_path / ("a" * 64 + ".arriving")
+    arriving.write_bytes(b"12345")
+    listed = list(tmp_path.iterdir())
+    arriving.rename(tmp_path / ("a" * 64))
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter(listed))
+    assert [(size, path.name) for _, size, path in hashed_cache._held(tmp_path)] == [(5, "a" * 64)]
+
+
 def test_killed_while_a_file_arrives_it_is_brought_again(server: Served, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     server.pause_s = 0.1

@@ -132,7 +132,7 @@ def small() -> Recipe:
         ),
         image_size=128,
         mask_size=64,
-        steps=1700,  # a quarter of an hour with the choice of thresholds
+        steps=1450,  # a quarter of an hour with the choice of thresholds
         precision="bf16",
         schedule="inverse_sqrt",
         time_scale=100,

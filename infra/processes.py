@@ -101,7 +101,7 @@ class RunLock:
 
     def _take(self) -> RunLock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(self._path.parent):
+        with alone_in(self._path.parent):  # two must not both take a dead one's over
             return self._take_over()
 
     def _take_over(self) -> RunLock:
@@ -133,14 +133,14 @@ class RunLock:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Of processes that look at a lock in `folder`, one at a time: two must not both take a dead one's over."""
-    handle = os.open(folder, os.O_RDONLY)
+def alone_in(folder: Path) -> Iterator[None]:
+    """One process at a time, by a lock on the folder itself: it leaves no file, and ends with its process."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # on the folder itself, so that no file is left
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 def reap_leftovers(folder: Path) -> list[str]:

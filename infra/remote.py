@@ -30,8 +30,8 @@ SAVE_SECONDS = 2.0  # between two notes of what has arrived
 # s3fs would create a bucket for a folder in it: a mistyped name must not
 _WITHOUT_FOLDERS = (*S3, "gs://", "gcs://", "az://", "abfs://")
 # What a store may tell about the version of a file, most telling first; without any of them, its size must do.
-_TIME_KEYS = ("LastModified", "last_modified", "updated", "mtime", "created")
 _VERSION_KEYS = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "updated", "created")
+_TIME_KEYS = ("LastModified", "last_modified", "updated", "mtime", "created")  # of them, those that are times
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,16 @@ from pipelines.gates import leakage
 from pipelines.workspace import MODEL_NAME, PROJECT, Workspace
 from preprocessing.schema import DATASET_FILE, MANIFEST_FILE, QUARANTINE_FILE, read_dataset_file
 from preprocessing.schema.pixels import decode
-from preprocessing.withdrawn import REASON as WITHDRAWN
-from preprocessing.withdrawn import read_tombstones
+from preprocessing.withdrawn import read_tombstones, withdrawn_in
 from registry.gate import GateReport, RuleResult
-from registry.intents import AliasesMoved
+from registry.intents import CHAMPION, AliasesMoved
 from registry.judging import judge as judge_version
 from registry.ledger import default_actor
 from registry.lineage import TAG, Lineage, build_lineage, describe_dataset
 from registry.moved import check_aliases
 from registry.packaging import Example
 from registry.predictor import coloured
-from registry.promote import CHAMPION, ApprovalNeeded, promote, reconcile
+from registry.promote import ApprovalNeeded, promote, reconcile
 from registry.report import write_report
 from registry.store import Registered, RegistryStore
 from registry.webhooks import Webhook
@@ -113,14 +112,14 @@ def judge(workspace: Workspace, store: RegistryStore, version: int | str) -> Gat
     Data that is in no version yet is not tagged here: a run at work may have made half of it.
     """
     rules = workspace.params().gate.rules()
-    newest = workspace.repo.data_version()
+    newest, changed = _newest(workspace)
     return judge_version(
         store,
         MODEL_NAME,
         version,
         rules,
         current_data_version=newest.tag if newest else "",
-        data_changed=newest is None or newest.digest != workspace.repo.data_digest(),
+        data_changed=changed,
         leakage=leakage(workspace, _made(workspace)) if rules["leakage_clean"] else None,
         withdrawn=withdrawn(workspace),
     )
@@ -135,11 +134,7 @@ def withdrawn(workspace: Workspace) -> dict[str, set[str]]:
     for stone in read_tombstones(workspace.tombstones):
         found.setdefault(stone.dataset, set()).add(stone.identifier)
     for name in _made(workspace) if found else []:
-        refused = workspace.data / name / QUARANTINE_FILE
-        if not refused.is_file():
-            continue
-        table = pq.read_table(refused, columns=["case_id"], filters=[("reason", "=", WITHDRAWN)])
-        found.setdefault(name, set()).update(table["case_id"].to_pylist())
+        found.setdefault(name, set()).update(withdrawn_in(workspace.data / name / QUARANTINE_FILE))
     return found
 
 
@@ -188,10 +183,16 @@ def lineage(workspace: Workspace, store: RegistryStore, evaluation: Path) -> Lin
     )
 
 
+def _newest(workspace: Workspace) -> tuple[DataVersion | None, bool]:
+    """The newest data version, and whether the data is another than that and in no version yet."""
+    newest = workspace.repo.data_version()
+    return newest, newest is None or newest.digest != workspace.repo.data_digest()
+
+
 def _data_version(workspace: Workspace) -> DataVersion:
     """The newest data version, which must hold the data as it is. UsageError where it does not."""
-    newest = workspace.repo.data_version()
-    if newest is None or newest.digest != workspace.repo.data_digest():
+    newest, changed = _newest(workspace)
+    if newest is None or changed:
         since = f"has changed since {newest.tag} and is in no version" if newest else "is in no version yet"
         msg = (
             f"{workspace.root}: expected data that a version holds, found that it {since}. Where a run is at work, "

@@ -15,7 +15,7 @@ from infra.storage import digest_of, read_json, write_json
 from pipelines.requests import learnt_from, read_requests
 from pipelines.workspace import MODEL_NAME, Workspace
 from preprocessing.schema import DATASET_FILE, read_dataset_file
-from registry.promote import CHAMPION
+from registry.intents import CHAMPION
 from registry.store import RegistryStore
 
 FROM_CHAMPION = "champion"

@@ -52,7 +52,5 @@ def _is_gone(store: RegistryStore, run_id: str, path: str) -> bool:
         return False  # a folder of another disk that is not mounted looks empty
     try:
         return not store.has_artifact(run_id, path)
-    except MlflowException as error:
-        return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")  # the run itself
-    except OSError:
+    except (MlflowException, OSError):
         return False

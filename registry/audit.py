@@ -78,7 +78,7 @@ def audit_model(store: RegistryStore, name: str, version_or_alias: str | int) ->
         "strictest_licence": lineage["strictest_licence"],
         "commercial_use": lineage.get("commercial_use", "unknown"),
         "redistribution": lineage.get("redistribution", "unknown"),
-        "parameters": store.parameters_of(version),
+        "parameters": _unless_gone(store.parameters_of, version, gone) or {},
         "seed": lineage.get("seed"),
         "steps": lineage.get("steps"),
         "weights_sha256": lineage["weights_sha256"],

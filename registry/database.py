@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from infra.processes import alone_in
 from infra.storage import TEMPORARY_SUFFIX
 
 
@@ -24,7 +22,7 @@ def make_database(tracking_uri: str) -> None:
         return
     from mlflow.store.db import utils
 
-    with _alone_in(target.parent):
+    with alone_in(target.parent):
         if target.exists():
             return
         building = target.with_name(f".{target.name}{TEMPORARY_SUFFIX}")
@@ -36,14 +34,3 @@ def make_database(tracking_uri: str) -> None:
         finally:
             engine.dispose()
         os.replace(building, target)
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    # A lock on the folder itself: it leaves no file behind and ends with its process.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

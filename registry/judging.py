@@ -12,9 +12,9 @@ from registry.artifacts import ArtifactGone
 from registry.comparison import compare, measured_together
 from registry.coverage import coverage
 from registry.gate import GateReport, RuleResult, decide
+from registry.intents import CHAMPION
 from registry.store import ModelVersion, RegistryStore
 
-_CHAMPION = "champion"
 _ROWS = "evaluation/evaluation.parquet"
 _AGAINST_CHAMPION = ("max_loss_per_dataset", "no_significant_loss")
 
@@ -37,7 +37,7 @@ def judge(
     data; `withdrawn` the cases and groups by dataset that are under a tombstone.
     """
     chosen = store.resolve(name, version)
-    if _CHAMPION in chosen.aliases:
+    if CHAMPION in chosen.aliases:
         kept = store.gate_of(name, chosen.version)
         if kept is not None:
             return kept
@@ -105,7 +105,7 @@ def _blocked(report: GateReport, unread: RuleResult) -> GateReport:
 
 
 def _other_champion(store: RegistryStore, chosen: ModelVersion) -> ModelVersion | None:
-    number = store.aliases(chosen.name).get(_CHAMPION)
+    number = store.aliases(chosen.name).get(CHAMPION)
     return store.resolve(chosen.name, number) if number is not None else None
 
 

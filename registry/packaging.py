@@ -49,7 +49,7 @@ _NOT_SERVED = ("start.safetensors", "history.jsonl")
 _SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 # What reads files of users; what makes datasets stays behind.
 _NOT_READ = shutil.ignore_patterns("__pycache__", "*.pyc", "datasets", "phantoms", "export", "steps", "templates")
-_WEIGHTS = "model.safetensors"
+WEIGHTS = "model.safetensors"
 _NO_ARTIFACT = "No such artifact"  # MLflow puts together what failed into one text
 _OF_REGISTRY = ("__init__.py", "predictor.py", "reading.py", "answers.py")
 
@@ -240,9 +240,9 @@ def fetch_model(store: Any, version: Any, target: Path) -> Path:
             raise
         raise _gone(version, "the model folder", source) from error
     data = data_folder(folder)
-    if not (data / _WEIGHTS).is_file():
-        raise _gone(version, _WEIGHTS, source)
-    found = sha256_file(data / _WEIGHTS)
+    if not (data / WEIGHTS).is_file():
+        raise _gone(version, WEIGHTS, source)
+    found = sha256_file(data / WEIGHTS)
     if found != version.weights_sha256:
         msg = (
             f"{version.name} version {version.version}: expected weights {version.weights_sha256[:12]}, as registered, "

@@ -13,7 +13,6 @@ from infra.errors import CheckFailed, UsageError
 from registry.gate import GateReport
 from registry.intents import (
     ADOPT,
-    ALIASES,
     CHALLENGER,
     CHAMPION,
     DONE,
@@ -36,11 +35,6 @@ from registry.lineage import TAG
 from registry.moved import refuse_moved
 from registry.store import GATE_FILE, ModelVersion, RegistryStore
 from registry.withdrawals import learnt_and_withdrawn
-
-__all__ = [
-    "ALIASES", "CHALLENGER", "CHAMPION", "DONE", "PREVIOUS", "PROMOTE", "ROLLBACK",
-    "Approval", "ApprovalNeeded", "Promotion", "promote", "reconcile", "rollback", "rolled_back",
-]  # fmt: skip
 
 BLOCK, WAIT = "block", "wait"
 
@@ -112,7 +106,7 @@ def promote(
                 f"segfoundry model promote {chosen.version} --approve NAME --reason WHY"
             )
             raise ApprovalNeeded(msg)
-        taken = _taken_back(store, name).get(chosen.weights_sha256)
+        taken = taken_back(store, name).get(chosen.weights_sha256)
         if unattended and taken is not None:
             why = f"{taken.actor} took its weights out of service on {taken.at[:10]} ({taken.reason})"
             _keep_as_challenger(store, chosen, Order(WAIT, actor, f"{reason}; {why}", _gate_details(gate)))
@@ -159,12 +153,7 @@ def rollback(
         return Promotion(name, previous, champion, changed=True)
 
 
-def rolled_back(store: RegistryStore, name: str, version: int) -> bool:
-    """Whether a person took a version with these weights out of service, and nobody put them back since."""
-    return store.resolve(name, version).weights_sha256 in _taken_back(store, name)
-
-
-def _taken_back(store: RegistryStore, name: str) -> dict[str, Entry]:
+def taken_back(store: RegistryStore, name: str) -> dict[str, Entry]:
     """SHA-256 of weights that a person took out of service, by a rollback or by hand -> the row that says so.
 
     By weights: what is evaluated again, or trained again bit by bit, is another version and the same model. Weights

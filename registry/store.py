@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import DataError, ServiceError, UsageError
 from infra.storage import read_json, sha256_file, write_json
 from registry import tracking
-from registry.artifacts import read_json_artifact
+from registry.artifacts import ArtifactGone, read_json_artifact
 from registry.database import make_database
 from registry.environment import no_progress_bars, quiet_mlflow
 from registry.gate import GateReport
@@ -236,9 +236,18 @@ class RegistryStore:
             return None
         return GateReport.from_dict(self.read_json_artifact(version.run_id, GATE_FILE))
 
-    def parameters_of(self, version: ModelVersion) -> dict[str, str]:
-        """The parameters logged with a version."""
-        return dict(self.client.get_run(version.run_id).data.params)
+    def parameters_of(self, name: str, version_or_alias: str | int) -> dict[str, str]:
+        """The parameters logged with a version. ArtifactGone where its run was deleted since."""
+        from mlflow.exceptions import MlflowException
+
+        run_id = self.resolve(name, version_or_alias).run_id
+        try:
+            return dict(self.client.get_run(run_id).data.params)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                msg = f"MLflow run {run_id}: expected the parameters of its training, found that it was deleted"
+                raise ArtifactGone(msg) from error
+            raise
 
     def log_json(self, run_id: str, name: str, value: Any) -> None:
         """Write `value` as the JSON artifact `name` of a run."""
@@ -262,8 +271,15 @@ class RegistryStore:
             yield Path(self.client.download_artifacts(run_id, path, str(folder)))
 
     def has_artifact(self, run_id: str, path: str) -> bool:
-        """Whether a run holds an artifact."""
-        return any(one.path == path for one in self.client.list_artifacts(run_id, path.rpartition("/")[0]))
+        """Whether a run holds an artifact; not where the run itself was deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return any(one.path == path for one in self.client.list_artifacts(run_id, path.rpartition("/")[0]))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:

@@ -117,7 +117,8 @@ def _unsent(store: RegistryStore, name: str, webhook: Webhook) -> list[Entry]:
         # of two that begin at once the ledger's first counts
         known = [entry.details for entry in store.ledger.entries(name) if entry.action == NOTIFIED]
     # every row says up to which event all is done; that of a second beginner says nothing
-    last = max((int(one["row"]) for one in known[:1] + [o for o in known if o.get("status") != BEGINS]), default=0)
+    told = known[:1] + [one for one in known[1:] if one.get("status") != BEGINS]
+    last = max((int(one["row"]) for one in told), default=0)
     return [entry for entry in events if entry.position > last]
 
 

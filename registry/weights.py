@@ -6,10 +6,8 @@ import shutil
 from pathlib import Path
 
 from infra.storage import staged_folder
-from registry.packaging import fetch_model
+from registry.packaging import WEIGHTS, fetch_model
 from registry.store import RegistryStore
-
-WEIGHTS = "model.safetensors"
 
 
 def fetch_candidate(store: RegistryStore, name: str, version: int | str, target: Path) -> Path:

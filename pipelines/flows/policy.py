@@ -44,8 +44,6 @@ def can_pass(error: BaseException) -> bool:
     """
     if isinstance(error, SegfoundryError):
         return isinstance(error, ServiceError)
-    if _names(error) & {*_TOO_LONG}:
-        return False
     if isinstance(error, OSError):
         return _heals(error)
     return any(_is_loss(one) for one in causes(error))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from registry.promote import taken_back
 from registry.store import Registered, RegistryStore
 from tests.postgres import Postgres, postgres
 from tests.registry import samples
@@ -121,3 +122,8 @@ def unguarded(url: str, *statements: str) -> None:
         if engine.dialect.name != "sqlite":
             connection.execute(sa.text("ALTER TABLE segfoundry_ledger ENABLE TRIGGER USER"))
     engine.dispose()
+
+
+def rolled_back(store: RegistryStore, version: int) -> bool:
+    """Whether a person took the weights of a version out of service, and nobody put them back since."""
+    return store.resolve(MODEL, version).weights_sha256 in taken_back(store, MODEL)

@@ -58,10 +58,13 @@ def files_of(store: RegistryStore, version: int) -> Path:
     return Path(run.info.artifact_uri.removeprefix("file://"))
 
 
-@pytest.mark.parametrize("how", ["deleted", "torn", "all files"])
+@pytest.mark.parametrize("how", ["deleted", "torn", "all files", "run"])
 def test_the_verdict_says_that_the_champions_evaluation_is_gone(store: RegistryStore, champion: int, how: str):
     file = files_of(store, champion) / "evaluation" / "evaluation.json"
-    if how == "all files":
+    if how == "run":  # as `mlflow gc` does
+        shutil.rmtree(files_of(store, champion))
+        store.client._tracking_client.store._hard_delete_run(store.resolve(MODEL, champion).run_id)
+    elif how == "all files":
         shutil.rmtree(files_of(store, champion))
     else:
         file.write_bytes(file.read_bytes()[:40]) if how == "torn" else file.unlink()

@@ -13,9 +13,9 @@ from registry.gate import GateReport
 from registry.intents import AliasesMoved
 from registry.judging import judge
 from registry.moved import adopt, check_aliases, restore
-from registry.promote import ApprovalNeeded, Promotion, promote, reconcile, rollback, rolled_back
+from registry.promote import ApprovalNeeded, Promotion, promote, reconcile, rollback
 from registry.store import RegistryStore
-from tests.registry.conftest import MODEL, RULES
+from tests.registry.conftest import MODEL, RULES, rolled_back
 from tests.registry.light import Light
 
 Two = tuple[Light, Light]
@@ -91,7 +91,7 @@ def test_what_is_adopted_is_what_the_next_decision_starts_from(store: RegistrySt
     assert audit_ledger(store)["ok"]
     assert adopt(store, MODEL, actor="bob", reason="again") is None
     # who takes a model out of service by hand means it as much as by a rollback
-    assert rolled_back(store, MODEL, 2)
+    assert rolled_back(store, 2)
     with pytest.raises(ApprovalNeeded, match="bob took its weights out of service"):
         _promote(store, two[1], unattended=True)
     assert _promote(store, two[1]).champion == 2
@@ -197,7 +197,7 @@ def test_weights_that_were_taken_back_are_not_promoted_under_another_number_by_t
     rollback(store, MODEL, actor="bob", reason="odd masks")
     again = Light("second", change={"BUSI": 0.11})  # the same weights, evaluated again
     assert again.version(store, MODEL) == 3
-    assert rolled_back(store, MODEL, 3)
+    assert rolled_back(store, 3)
     for _ in range(2):  # said twice, it is written down once
         with pytest.raises(ApprovalNeeded, match=r"bob took its weights out of service on .* \(odd masks\)"):
             _promote(store, again, unattended=True)
@@ -207,14 +207,14 @@ def test_weights_that_were_taken_back_are_not_promoted_under_another_number_by_t
     assert "odd masks" in waits[0].reason
     # others are not held up, and do not make it forgotten
     assert _promote(store, Light("fourth", change={"BUSI": 0.05}), unattended=True).champion == 4
-    assert rolled_back(store, MODEL, 2)
-    assert rolled_back(store, MODEL, 3)
+    assert rolled_back(store, 2)
+    assert rolled_back(store, 3)
     # a person may, and then it is as any other
     assert _promote(store, again).champion == 3
-    assert not rolled_back(store, MODEL, 2)
+    assert not rolled_back(store, 2)
     # taken back once more, and put back by the next rollback
     rollback(store, MODEL, actor="bob", reason="again")
-    assert rolled_back(store, MODEL, 3)
+    assert rolled_back(store, 3)
     rollback(store, MODEL, actor="bob", reason="it was the scanner")
-    assert not rolled_back(store, MODEL, 3)
-    assert rolled_back(store, MODEL, 4)
+    assert not rolled_back(store, 3)
+    assert rolled_back(store, 4)

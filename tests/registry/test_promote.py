@@ -13,10 +13,10 @@ from registry import promote as module
 from registry.audit import audit_ledger
 from registry.gate import GateReport
 from registry.judging import judge as judge_version
-from registry.promote import Approval, ApprovalNeeded, promote, reconcile, rollback, rolled_back
+from registry.promote import Approval, ApprovalNeeded, promote, reconcile, rollback
 from registry.store import RegistryStore
 from registry.withdrawals import learnt_and_withdrawn, mark_withdrawn
-from tests.registry.conftest import MODEL, RULES, unguarded
+from tests.registry.conftest import MODEL, RULES, rolled_back, unguarded
 from tests.registry.light import Light
 
 Make = Callable[..., Light]
@@ -80,8 +80,8 @@ def test_the_story_of_two_good_models_a_bad_one_and_the_way_back(store: Registry
 
     assert rollback(store, MODEL, actor="bob", reason="odd masks on BUSI").champion == 1
     assert store.aliases(MODEL) == {"champion": 1, "previous": 2, "challenger": 3}
-    assert rolled_back(store, MODEL, 2)
-    assert not rolled_back(store, MODEL, 1)
+    assert rolled_back(store, 2)
+    assert not rolled_back(store, 1)
     story = [(entry.action, entry.version, entry.actor) for entry in store.ledger.entries(MODEL)]
     assert story == [
         ("promote", 1, "ann"), ("done", 1, "ann"), ("promote", 2, "ann"), ("done", 2, "ann"),
